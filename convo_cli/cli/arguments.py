@@ -85,11 +85,19 @@ def is_text(argument: str) -> bool:
 
 
 def require_new_file(
-    out: Path, inputs: Sequence[str], *, option: str = "--fix", is_forced: bool
+    out: Path,
+    inputs: Sequence[str],
+    *,
+    option: str = "-o",
+    example: str = "data.jsonl",
+    is_forced: bool,
 ) -> None:
-    """Raise UsageError if ``option`` cannot write ``out`` or would replace a needed file."""
+    """Raise UsageError if ``option`` cannot write ``out`` or would replace a needed file.
+
+    ``example`` is the name in hints.
+    """
     try:
-        _require_new_file(out, inputs, option, is_forced=is_forced)
+        _require_new_file(out, inputs, option, example, is_forced=is_forced)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise path_too_long(str(out)) from None
@@ -98,7 +106,10 @@ def require_new_file(
         ) from None
 
 
-def _require_new_file(out: Path, inputs: Sequence[str], option: str, *, is_forced: bool) -> None:
+def _require_new_file(
+    out: Path, inputs: Sequence[str], option: str, example: str, *, is_forced: bool
+) -> None:
+    from convo_cli.cli.given_paths import require_no_file_of_a_run
     from convo_cli.storage.files import special_kind_at
 
     if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
@@ -107,8 +118,8 @@ def _require_new_file(out: Path, inputs: Sequence[str], option: str, *, is_force
             hint="choose another file; convo leaves its input unchanged",
         )
     if out.is_dir():
-        name = "fixed.jsonl" if option == "--fix" else "data.jsonl"
-        raise UsageError(f"{option} {out}: a directory", hint=f"{option} {typeable(out / name)}")
+        place = typeable(out / example)
+        raise UsageError(f"{option} {out}: a directory", hint=f"{option} {place}")
     if (kind := special_kind_at(out)) is not None:
         raise UsageError(
             f"{option} {out}: not a regular file, but {kind}", hint="choose another file"
@@ -127,6 +138,7 @@ def _require_new_file(out: Path, inputs: Sequence[str], option: str, *, is_force
             f"{option} {out}: already exists",
             hint="choose another file, or add --force to replace it",
         )
+    require_no_file_of_a_run(out, option)
 
 
 def require_good_data(

@@ -18,6 +18,7 @@ _OTHER_NAME = "choose another name with -o"
 
 def write_new(path: Path, text: str, *, may_replace: bool) -> None:
     """Write a new file, or replace a regular one; never through a link or into a device."""
+    from convo_cli.cli.given_paths import require_no_file_of_a_run
     from convo_cli.storage.atomic import disk_errors, write_file
     from convo_cli.storage.files import special_kind_at
 
@@ -29,6 +30,7 @@ def write_new(path: Path, text: str, *, may_replace: bool) -> None:
                 raise UsageError(
                     f"{path}: already exists", hint="choose another name with -o, or add --force"
                 )
+            require_no_file_of_a_run(path, "-o")
             if path.parent.exists() and not path.parent.is_dir():
                 raise UsageError(f"{path}: {path.parent} is not a folder", hint=_OTHER_NAME)
             if not path.parent.is_dir():

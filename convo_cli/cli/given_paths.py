@@ -115,7 +115,7 @@ def split_models_and_data(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
     A folder is a model, a file or ``-`` is data. A missing path is a hub id if more follows that is
     a model or if the path does not look like a file; the first one is always a model. UsageError if
-    a model comes after a data file or twice.
+    a model comes after a data file, or if one of them is given twice.
     """
     kinds = [_is_data(path) for path in paths[1:]]
     first_data = next((place for place, is_data in enumerate(kinds, 1) if is_data), len(paths))
@@ -131,12 +131,13 @@ def split_models_and_data(paths: Sequence[str]) -> tuple[list[str], list[str]]:
         raise UsageError(
             f"{paths[0]}: a data file before the model {paths[1]}", hint=f"convo evaluate {words}"
         )
-    known: dict[Path | str, str] = {}
-    for model in models:
-        key: Path | str = Path(model).resolve() if Path(model).exists() else model
-        if key in known:
-            raise UsageError(f"{model}: given twice", hint="give each model once")
-        known[key] = model
+    for what, given in (("model", models), ("file", files)):
+        known: set[Path | str] = set()
+        for path in given:
+            key: Path | str = Path(path).resolve() if Path(path).exists() else path
+            if key in known:
+                raise UsageError(f"{path}: given twice", hint=f"give each {what} once")
+            known.add(key)
     return models, files
 
 
@@ -172,6 +173,28 @@ def require_pretrained(source: str) -> None:
             f"train a run first: convo train config.yaml (a model of the hub: hf download {source})"
         )
         raise UsageError(f"{source}: no such directory", hint=_like(path, hint))
+
+
+def require_no_file_of_a_run(out: Path, option: str) -> None:
+    """Raise UsageError if ``out`` is a file of a run or of a model folder, also with --force.
+
+    The page of a run may be replaced.
+    """
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.storage.sealed import MANIFEST_FILE
+
+    if not out.exists():
+        return
+    place = out.resolve()
+    run = _run_around(place)
+    if run is not None and place == RunDirectory(run).report:
+        return
+    if run is not None or (place.parent / MANIFEST_FILE).exists():
+        what = "the run" if run is not None else "the model"
+        raise UsageError(
+            f"{option} {out}: a file of {what} {out.parent}, which convo does not overwrite",
+            hint="choose another file",
+        )
 
 
 def require_run_or_checkpoint(folder: Path, load: Which | None) -> None:

@@ -41,8 +41,15 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Return whether this looks like a run directory of `convo train`, by the names in it."""
-        return os.path.lexists(self.config) and os.path.lexists(self.checkpoints)
+        """Return whether this looks like a run directory of `convo train`, by the names in it.
+
+        Either of the two descriptions is enough, so that an error can name the missing one.
+        """
+        return os.path.lexists(self.checkpoints) and any(map(os.path.lexists, self._descriptions))
+
+    @property
+    def _descriptions(self) -> tuple[Path, Path]:
+        return self.config, self.info
 
     @property
     def config(self) -> Path:

@@ -109,7 +109,7 @@ def test_the_share_of_dialogues_that_were_trained_on_is_named(work, convo):
     num = len((work / "train.jsonl").read_text().splitlines())
     num_valid = len((work / "valid.jsonl").read_text().splitlines())
     result = convo("evaluate", "runs/tiny", "mixed.jsonl", "--replies", 0, "-q")
-    assert f"\ntrained on {num} of these {num + num_valid} dialogues\n" in result.out
+    assert f"\ntrained on {num} of the {num + num_valid} dialogues\n" in result.out
     answer = convo("evaluate", "runs/tiny", "valid.jsonl", "--replies", 0, "--json", "-q").json
     assert answer["leak"] == {"num_dialogues": num_valid, "num_trained_on": 0, "reason": ""}
 
@@ -228,6 +228,7 @@ def test_load_is_for_the_runs_among_several_models(convo):
         (("valid.jsonl", MODEL), f"valid.jsonl: a data file before the model {MODEL}"),
         ((MODEL, "valid.jsonl", "runs/tiny"), "runs/tiny: a model after a data file"),
         ((MODEL, "runs/tiny", f"{MODEL}/", "valid.jsonl"), f"{MODEL}/: given twice"),
+        ((MODEL, "valid.jsonl", "./valid.jsonl"), "./valid.jsonl: given twice"),
         ((MODEL, "runs/tiny"), "several models need the data to score"),
         ((MODEL, "./nope", "valid.jsonl"), "./nope does not exist"),
         ((MODEL, "runs/nope"), "runs/nope does not exist"),

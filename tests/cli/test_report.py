@@ -82,6 +82,10 @@ def test_the_page_is_written_elsewhere(convo, work):
         (["runs/tiny"] * 9, 2, "at most 8"),
         (["runs/tiny", "-o", "runs"], 2, "a directory"),
         (["runs/tiny", "-o", "nope/page.html"], 2, "there is no folder nope"),
+        (["runs/tiny", "-o", "runs"], 2, "hint: -o runs/report.html"),
+        (["runs/tiny", "-o", "-"], 2, "hint: -o report.html"),
+        (["runs/tinny"], 2, "did you mean runs/tiny?"),
+        ([""], 2, "'': no such file or directory"),
         (["runs/tiny", "--scores", "x.json"], 2, "--scores is for a comparison"),
         (["runs/tiny", "exports/tiny", "--scores", "x.json"], 2, "--scores x.json: No such file"),
         ([], 2, "convo report --help"),
@@ -92,6 +96,42 @@ def test_a_mistake_is_named(trained, words, code, says):
     assert (result.code, result.out) == (code, "")
     assert says in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["report", "runs/tiny", "-o"], "runs/tiny/config.yaml"),
+        (["report", "runs/tiny", "-o"], "runs/tiny/checkpoints/step-00000006/state.json"),
+        (["report", "runs/tiny", "-o"], "exports/tiny/config.json"),
+        (["init-config", "-o"], "runs/tiny/config.yaml"),
+        (["validate-data", "train.jsonl", "--fix"], "runs/tiny/metrics.jsonl"),
+        (["import", "train.jsonl", "-o"], "runs/tiny/samples.jsonl"),
+    ],
+)
+def test_force_replaces_no_file_of_a_run_or_a_model(convo, work, words, kept):
+    before = (work / kept).read_bytes()
+    result = convo(*words, kept, "--force")
+    assert (result.code, "which convo does not overwrite" in result.err) == (2, True), result.err
+    assert (work / kept).read_bytes() == before
+
+
+def test_force_replaces_the_page_of_a_run(convo, work):
+    (work / PAGE).write_text("old")
+    assert convo("report", "runs/tiny", "-o", str(PAGE), "--force").code == 0
+    html(work / PAGE)
+
+
+def test_a_run_without_its_config_is_still_a_run(convo, work):
+    (work / "runs/tiny/config.yaml").unlink()
+    for words in (["evaluate", "runs/tiny", "valid.jsonl"], ["resume", "runs/tiny"]):
+        result = convo(*words)
+        assert (result.code, result.out) == (5, "")
+        assert "runs/tiny/config.yaml: missing from its run" in result.err
+    result = convo("report", "runs/tiny")
+    assert result.code == 0
+    assert "config.yaml is missing" in result.err
+    assert "for 6 steps" in html(work / PAGE).text
 
 
 def test_a_comparison_in_a_pipe_and_as_a_page(pair):
@@ -131,7 +171,7 @@ def test_runs_of_other_data_and_configs_are_compared_with_cautions(convo, work):
     assert "training.max_steps" in result.out
     text = " ".join(result.out.split())
     assert "the validation data differs" in text
-    assert "dialogue.max_length differ, so" in text
+    assert "dialogue.max_length differs, so" in text
     assert "C: no log of a run" in text
     page = html(work / "all.html")
     assert "exports/tiny" in page.text

@@ -95,7 +95,7 @@ def import_data(
         )
     if str(out) == "-":
         raise UsageError("-o -: convo import writes a file", hint="-o data.jsonl")
-    require_new_file(out, [str(source)], option="-o", is_forced=is_forced)
+    require_new_file(out, [str(source)], is_forced=is_forced)
     seconds = _seconds(pause)
     renamed_columns = _columns(columns)
 

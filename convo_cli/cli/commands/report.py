@@ -71,7 +71,9 @@ def report(
         raise UsageError("--scores is for a comparison", hint="give several runs or models")
     saved = None if scores is None else read_scores(scores, members)
     if output is not None:
-        require_new_file(output, models, option="-o", is_forced=force)
+        if str(output) == "-":
+            raise UsageError("-o -: convo report writes a file", hint="-o report.html")
+        require_new_file(output, models, example="report.html", is_forced=force)
     for member in members:
         for problem in member.run.problems if member.run else ():
             announce(f"warning: {member.source}: {problem}", is_quiet=False)

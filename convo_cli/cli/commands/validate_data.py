@@ -104,7 +104,9 @@ def validate_data(
             require_stdin("there is no data to read")
         check_source(path, is_read_again=is_read_again)
     if fix is not None:
-        require_new_file(fix, chosen.paths, is_forced=is_forced)
+        require_new_file(
+            fix, chosen.paths, option="--fix", example="fixed.jsonl", is_forced=is_forced
+        )
 
     from convo_cli.cli.console import print_json, stdout_console
     from convo_cli.cli.views.data_view import as_record, show_report

@@ -58,6 +58,8 @@ class Comparison:
         if len(losses) < 2:
             return "Fewer than two of them have a validation loss."
         loss, letter, best = losses[0]
+        if number(loss) == number(losses[-1][0]):
+            return f"All have the same validation loss, {number(loss)}."
         others = ", ".join(f"{other} {number(value)}" for value, other, _ in losses[1:])
         where = f"at step {best.step:,}"
         return f"{letter} has the lowest validation loss, {number(loss)} {where}; {others}."
@@ -114,7 +116,8 @@ def _cautions(members: Sequence[Member], saved: Sequence[SavedScores | None]) ->
         yield "the validation data differs, so losses and scores of replies do not compare"
     different = [key for key, _ in _differences(scored) if key in _COUNTS_AFFECTED]
     if different:
-        yield (f"{', '.join(different)} differ, so the validation losses are about other targets")
+        differ = "differs" if len(different) == 1 else "differ"
+        yield f"{', '.join(different)} {differ}, so the validation losses are about other targets"
     if len({tuple(digest for _, digest in one.data) for one in saved if one}) > 1:
         yield "the scores of convo evaluate are of different data, so they do not compare"
     without = [

@@ -18,6 +18,7 @@ from convo_cli.runs.directory import RunDirectory, require_trusted_path
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.files import read_file
 from convo_cli.storage.foreign_files import MAX_TEXT_BYTES
+from convo_cli.storage.similar import similar_path
 
 MAX_MEMBERS = 8
 """As many as lines of one chart can be told apart."""
@@ -83,10 +84,12 @@ def open_members(sources: Sequence[str]) -> list[Member]:
 def _open(source: str, letter: str) -> Member:
     path = Path(source)
     require_trusted_path(path)
-    if not path.is_dir():
-        what = "not a directory" if path.exists() else "no such file or directory"
+    if not source or not path.is_dir():
+        what = "not a directory" if source and path.exists() else "no such file or directory"
+        meant = similar_path(path) if source and not path.exists() else None
+        hint = "give a run directory, such as runs/demo, or a model folder"
         raise UsageError(
-            f"{source}: {what}", hint="give a run directory, such as runs/demo, or a model folder"
+            f"{source or repr(source)}: {what}", hint=f"did you mean {meant}?" if meant else hint
         )
     around = RunDirectory(path.resolve().parent.parent)
     if RunDirectory(path).is_run:

@@ -41,12 +41,17 @@ def read_scores(path: Path, members: Sequence[Member]) -> tuple[SavedScores | No
         raise UsageError(f"--scores {path}: not one JSON object", hint=_HINT) from error
     if not isinstance(found, dict) or found.get("command") != "evaluate":
         raise UsageError(f"--scores {path}: not an object of convo evaluate", hint=_HINT)
+    if isinstance(failure := found.get("error"), dict):
+        raise UsageError(
+            f"--scores {path}: the convo evaluate that wrote it failed: {failure.get('message')}",
+            hint=_HINT,
+        )
     known = dict(_models(found))
     scores = tuple(known.get(Path(member.source).resolve()) for member in members)
     if not any(scores):
-        models = ", ".join(str(model) for model in list(known)[:5]) or "no model"
+        models = f" (of {', '.join(map(str, list(known)[:5]))})" if known else ""
         raise UsageError(
-            f"--scores {path}: it has scores of {models}, and of none of the given models",
+            f"--scores {path}: its scores{models} are of none of the given models",
             hint="name the models as in convo evaluate, from the same folder",
         )
     return scores

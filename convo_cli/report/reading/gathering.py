@@ -100,11 +100,15 @@ def gather(run: RunDirectory, *, is_running: bool | None = None) -> Gathered:
     problems: list[str] = []
     info = _tried(lambda: read_run_info(run), problems)
     config = info.config if info is not None else _tried(lambda: read_config(run), problems)
+    if info is not None and not os.path.lexists(run.config):
+        problems.append(f"{run.config.name} is missing; the config shown is that of the last start")
     if info is not None and not info.is_intact:
         problems.append(f"{run.info.name} was changed after convo wrote it")
     log = read_log(run.metrics)
     if not run.metrics.exists():
         problems.append(f"{run.metrics.name} is missing, so there are no curves and scores")
+    elif not log.starts and not log.num_damaged:
+        problems.append(f"{run.metrics.name} is empty, so there are no curves and scores")
     if log.num_damaged:
         first = ", ".join(map(str, log.damaged[:5]))
         more = ", …" if log.num_damaged > 5 else ""

@@ -7,6 +7,7 @@ has a seal, which shows changes by anything but `convo resume --set`.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -163,7 +164,11 @@ def sealed_config(text: bytes) -> bytes:
 
 
 def read_config(run: RunDirectory) -> RunConfig:
-    """Read config.yaml; CheckpointError if it is not a regular file, ConfigError if not valid."""
+    """Read config.yaml; CheckpointError if it is missing or special, ConfigError if not valid."""
+    if not os.path.lexists(run.config):
+        raise CheckpointError(
+            f"{run.config}: missing from its run", hint="restore it from a copy of the run"
+        )
     try:
         require_regular(run.config)
     except UnsafeFileError as error:

@@ -45,6 +45,13 @@ def load_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
 
 def require_within_limits(task: bytes, folder: Path, source: str) -> None:
     """Raise ModelError if a folder's tokenizer or config fails its trial or exceeds the limits."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ModelError(
+            f"{source}: the path is not UTF-8, so the tokenizers library cannot open it",
+            hint="rename the folder",
+        ) from None
     num_bytes = sum(
         file.stat().st_size
         for file in folder.iterdir()

@@ -21,6 +21,7 @@ def test_equal_runs_have_no_difference_and_no_caution(tmp_path):
         write_run(tmp_path / name, healthy(40, 20))
     found = compared(tmp_path, "a", "b")
     assert (found.differences, found.cautions) == ((), ())
+    assert found.headline == f"All have the same validation loss, {found.members[0].loss:.3f}."
     assert len(found.dialogues) == 4
 
 
@@ -38,7 +39,7 @@ def test_keys_and_data_that_differ(tmp_path):
         "data.train": (["../train.jsonl"], ["../more.jsonl"]),
     }
     (caution,) = found.cautions
-    assert caution == "dialogue.train_on differ, so the validation losses are about other targets"
+    assert caution == "dialogue.train_on differs, so the validation losses are about other targets"
 
 
 def test_other_tokenizers_do_not_compare_by_token(tmp_path):

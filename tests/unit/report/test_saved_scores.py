@@ -62,8 +62,8 @@ def test_scores_of_several_models_on_other_data_are_a_caution(tmp_path, members)
     [
         ([1], "not an object of convo evaluate"),
         ({"command": "train"}, "not an object of convo evaluate"),
-        ({"command": "evaluate", "error": {}}, "it has scores of no model"),
-        ({"command": "evaluate", "models": [{"model": "\x00", "scores": {"a": 1}}]}, "no model"),
+        ({"command": "evaluate", "error": {"message": "no disk"}}, "wrote it failed: no disk"),
+        ({"command": "evaluate", "models": [{"model": "\x00", "scores": {"a": 1}}]}, "of none of"),
         ({**SCORED, "model": "elsewhere"}, "of none of the given models"),
     ],
 )

@@ -14,6 +14,7 @@ from convo_cli.cli.views.evaluation.score_tables import (
     reply_table,
 )
 from convo_cli.cli.views.progress.event_lines import show, wrap_words
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,12 @@ def as_record(models: Sequence[Evaluated | Failed]) -> dict[str, Any]:
         "models": [
             _record(one)
             if isinstance(one, Evaluated)
-            else {"model": one.model, "error": one.error.message, "exit_code": one.error.exit_code}
+            else {
+                "model": one.model,
+                "error": one.error.message,
+                "hint": one.error.hint,
+                "exit_code": one.error.exit_code,
+            }
             for one in models
         ],
         "differences": [
@@ -181,7 +187,7 @@ def _sentences(evaluated: Evaluated) -> Iterator[str]:
     if leak.num_trained_on is None:
         yield f"trained on these dialogues: unknown ({leak.reason})"
     else:
-        yield f"trained on {leak.num_trained_on:,} of these {leak.num_dialogues:,} dialogues"
+        yield f"trained on {leak.num_trained_on:,} of the {counted(leak.num_dialogues, 'dialogue')}"
 
 
 def _differences(

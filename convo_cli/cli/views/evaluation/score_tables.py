@@ -106,6 +106,8 @@ def _table(
     from rich.table import Table
 
     table = Table(title, *(["value", "95 % interval"] if len(names) == 1 else names), *others)
+    for column in table.columns:
+        column.overflow = "fold"  # a name that is cut could be that of two scores
     for column in table.columns[1:]:
         column.justify = "right"
     for name, cells in rows:
@@ -125,18 +127,24 @@ def _cells(
         return [_number(values[0]), "" if bounds is None else "–".join(map(_number, bounds))]
     halves = [None if bounds is None else (bounds[1] - bounds[0]) / 2 for bounds in intervals]
     return [
-        _number(value)
-        + ("" if half is None else f" ±{half:.0f}" if 10 <= half < 1e4 else f" ±{half:.1g}")
+        _number(value) + ("" if half is None else f" ±{_half_width(half)}")
         for value, half in zip(values, halves, strict=True)
     ]
 
 
+def _half_width(value: float) -> str:
+    """Return one digit, or two from 10 on."""
+    return f"{float(f'{value:.2g}'):,.0f}" if 10 <= value < 1e6 else f"{value:.1g}"
+
+
 def _number(value: float | None) -> str:
-    """Return three digits, so that three models fit side by side."""
+    """Return three digits, so that three models fit side by side: 0.123, 12.3, 12,300, 1.23e+06."""
     if value is None:
         return "-"
     size = abs(value)
     if 0 < size < _SMALLEST:
         return f"<{_SMALLEST}"
     decimals = 3 if 0 < size < 1 else 2 if 1 <= size < 10 else 1 if 10 <= size < 100 else None
-    return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
+    if decimals is not None:
+        return f"{value:.{decimals}f}"
+    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= size < 1e6 else f"{value:.3g}"

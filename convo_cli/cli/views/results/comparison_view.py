@@ -47,7 +47,7 @@ def show_comparison(console: Console, comparison: Comparison, page: Path | None)
         print_line(console, f"real reply: {_one_line(dialogue.reference)}")
         for member, sample in zip(comparison.members, dialogue.replies, strict=True):
             if sample is not None:
-                print_line(console, f"{member.letter}: {_one_line(sample.reply)}")
+                print_line(console, f"{member.letter}: {_one_line(sample.reply) or '(empty)'}")
     if page is not None:
         console.print()
         print_line(console, str(page))
