@@ -13,6 +13,7 @@
     ├── ChangedError                 6        data, tokenizer, config or model changed during a run
     │   └── FileChangedError         6        a data file changed after it was hashed
     ├── DiskError                    7        no space, no permission, or read-only
+    ├── RankLostError                137      one of the processes of a run was killed
     └── StoppedError                 130/143  SIGINT or SIGTERM; the work so far is saved
 
 Any other exception that reaches the error boundary in `convo_cli.cli.app` is a bug: convo shows a
@@ -116,6 +117,10 @@ class FileChangedError(ChangedError):
 
 class DiskError(ConvoError):
     exit_code = 7
+
+
+class RankLostError(ConvoError):
+    exit_code = 137
 
 
 class StoppedError(ConvoError):

@@ -21,6 +21,7 @@ from types import FrameType
 
 from convo_cli.errors import StoppedError
 from convo_cli.interrupts import Interrupt, is_stopping, silencing_interrupts
+from convo_cli.world import seat_in
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _HANGUP: int | None = getattr(signal, "SIGHUP", None)
@@ -54,6 +55,11 @@ class StopRequest:
         self._has_interrupted = False
         self._is_reminder = False
         self._stage = _Stage(STEP, UNSAVED, False)
+        seat = seat_in()
+        # One of several processes may get a request twice, directly and from its launcher, which
+        # ends all of them if the user insists. Rank 0 answers for all.
+        self._may_leave = seat is None or seat.size == 1
+        self._is_silent = seat is not None and seat.rank > 0
 
     @property
     def is_set(self) -> bool:
@@ -113,7 +119,7 @@ class StopRequest:
                 raise Interrupt
             return
         if self.signal_number is not None:
-            if signal_number != _HANGUP:
+            if signal_number != _HANGUP and self._may_leave:
                 _leave(signal_number)  # if the thread could not
             return
         self.signal_number = signal_number
@@ -133,7 +139,8 @@ class StopRequest:
             while True:
                 try:
                     second = self._next(arrived, but=_HANGUP)
-                    break
+                    if second is None or self._may_leave:
+                        break
                 except TimeoutError:
                     if not is_answered:
                         self._answer(first)
@@ -165,6 +172,8 @@ class StopRequest:
 
     def _answer(self, number: int) -> None:
         stage = self._asked_in or self._stage
+        if self._is_silent:
+            return
         if number == signal.SIGINT:
             _say(f"{stage.answer}; press Ctrl-C again to {stage.second}")
         else:

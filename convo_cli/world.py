@@ -1,17 +1,39 @@
 """World of a run: the processes that train one model together.
 
 `World` is one process: its methods return what they are given, and nothing of torch is imported.
-`training/distributed` has the form for several processes. Every process calls the same methods in
-the same order; rank 0 alone writes files and shows progress.
+`training/distributed/process_group` has the form for several processes. Every process calls the
+same methods in the same order; rank 0 alone writes files and shows progress.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+
+class Seat(NamedTuple):
+    """The place of this process in its world, as torchrun and `convo` write it to the environment.
+
+    ``local`` values count the processes on this machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def seat_in(environment: Mapping[str, str] = os.environ) -> Seat | None:
+    """Return the place of this process; None if no launcher started it."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    values = [environment.get(name, "") for name in names]
+    if not all(value.isdecimal() for value in values):
+        return None
+    return Seat(*map(int, values))
 
 
 class World:
@@ -23,13 +45,15 @@ class World:
     """Number of processes."""
     local_rank: int = 0
     """Number of this process on its machine, from 0."""
-    local_size: int = 1
-    """Number of processes on this machine."""
 
     @property
     def is_first(self) -> bool:
         """Return whether this process writes the files and shows the progress of the run."""
         return self.rank == 0
+
+    def name(self, rank: int) -> str:
+        """Return a process in words, with its host."""
+        return f"rank {rank}"
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sum of each value over the processes: in float64, in the order of ranks."""
@@ -37,7 +61,7 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process."""
-        return flag
+        return bool(self.sum([float(flag)])[0])
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes in the order of ranks; they must be JSON."""
@@ -54,12 +78,12 @@ class World:
 
     @contextmanager
     def after_first(self) -> Iterator[None]:
-        """Run the block when rank 0 has finished it; its error ends every process."""
+        """Run the block in rank 0, and then in the others, which wait however long it takes."""
         yield
 
     def first_alone(self, work: Callable[[], T]) -> T | None:
-        """Run work in rank 0 while the others wait, however long; its error ends every process.
+        """Run work in rank 0 while the others wait, however long it takes; they return None.
 
-        Returns None in the others.
+        Its error ends every process.
         """
         return work()

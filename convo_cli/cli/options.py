@@ -58,6 +58,14 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show only results, warnings and errors.")
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Number of devices, the GPUs to use (0,2), or auto: short for --set "
+        "training.devices=….",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -82,3 +90,10 @@ ReasoningOption = Annotated[
         help="Keep or drop the assistant's reasoning in the data (data.reasoning in a config).",
     ),
 ]
+
+
+def with_devices(overrides: list[str] | None, devices: str | None) -> list[str]:
+    """Return the settings of `--set` with that of `--devices`."""
+    if devices is None:
+        return overrides or []
+    return [*(overrides or ()), f"training.devices={f'[{devices}]' if ',' in devices else devices}"]

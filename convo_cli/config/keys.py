@@ -51,6 +51,8 @@ class Key:
     @property
     def allowed(self) -> str:
         """The allowed values in words."""
+        if {"integer", "array"} <= self.types:
+            return "a whole number from 1 on, a list of whole numbers from 0 on, or auto"
         kind = in_words(self.choices) or next(
             words for name, words in _KINDS.items() if name in self.types
         )

@@ -53,6 +53,21 @@ def _expand_home(path: str) -> str:
         raise ValueError(f"{error.message}; {error.hint}") from None
 
 
+def _devices(value: Any) -> Any:
+    """Turn the list of a config into a tuple, and refuse one that is empty or names a GPU twice."""
+    if not isinstance(value, list | tuple):
+        return value
+    if not value or len(set(value)) < len(value):
+        raise ValueError("a list of devices names each GPU once, such as [0, 2]")
+    return tuple(value)
+
+
+Devices = Annotated[
+    Annotated[int, Field(ge=1, le=65_536)]
+    | tuple[Annotated[int, Field(ge=0, le=65_536)], ...]
+    | Literal["auto"],
+    BeforeValidator(_devices),
+]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
 Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
@@ -383,6 +398,10 @@ class TrainingConfig(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Device of the model: auto (the best at the start of the run; a resume keeps it), cpu, cuda,
     cuda:N or mps."""
+    devices: Devices = 1
+    """Devices that share each step, with one process for each: a number (GPUs, or processes on a
+    CPU), a list of GPUs such as [0, 2], or auto (all GPUs). Under torchrun its own options decide.
+    Loss and weights are those of one device, except for rounding and dropout."""
     gradient_checkpointing: bool = False
     """Compute activations twice: about a third more time, much less memory."""
     compile: bool = False
@@ -418,6 +437,10 @@ class TrainingConfig(Section):
         ):
             raise ValueError(
                 f"micro_batch_size {self.micro_batch_size} is more than batch_size {batch.number}"
+            )
+        if self.devices != 1 and self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"device {self.device} is one device; with devices, write device: cuda, cpu or auto"
             )
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must each be at least 0 and below 1")

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from convo_cli.tokens.store import (
     TokenStore,
 )
 from convo_cli.wording import counted
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,10 +57,13 @@ class Evaluator:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]]
     emit: Emit
+    """Called at the same time in every process of the world."""
     stage: str = "evaluating"
     """Name of the stage in the progress view."""
     so_far: RunSoFar | None = None
     """The run that is evaluated; None for a finished model."""
+    world: World = field(default_factory=World)
+    """The processes that share the work."""
 
     def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
         """Evaluate; the model is left in evaluation mode, and no random state is touched."""
@@ -75,7 +79,7 @@ class Evaluator:
         count(0)
         found = nll_by_group(
             model, self.batching, self.store, kinds, self._groups_of, 3, self.device,
-            self.autocast, count, max_slots=_MAX_SLOTS,
+            self.autocast, count, max_slots=_MAX_SLOTS, world=self.world,
         )  # fmt: skip
         loss = found.mean() or 0.0
         if not math.isfinite(loss):
@@ -85,27 +89,41 @@ class Evaluator:
                 "with a lower training.learning_rate",
             )
         replies = self._replies(model)
-        measured = measure(replies)
         scores = EvaluationDone(
             step=step,
             loss=loss,
             perplexity=math.exp(min(loss, 700.0)),
             num_targets=int(found.counts.sum()),
             seconds=0.0,
+            num_split=self.store.num_split,
+            end_nll=found.mean([_END]),
+            inner_nll=found.mean([_WORDS]),
+        )
+        judged = self.world.first_alone(lambda: self._judge(model, scores, replies))
+        # The others need what decides about early stopping, not samples and findings.
+        (metrics, real_scores), *_ = self.world.gather(
+            (dict(judged.metrics), dict(judged.real_scores)) if judged else ({}, {})
+        )
+        result = judged or replace(scores, metrics=metrics, real_scores=real_scores)
+        return replace(result, seconds=time.perf_counter() - started)
+
+    def _judge(
+        self, model: PreTrainedModel, scores: EvaluationDone, replies: list[SampleReply]
+    ) -> EvaluationDone:
+        """Add the scores of the replies, and what they and the likelihood say of the health."""
+        measured = measure(replies)
+        scores = replace(
+            scores,
             metrics=scores_of(measured),
             real_scores=score_real_replies(replies),
             intervals=intervals_of(measured),
             samples=tuple(replies),
-            num_split=self.store.num_split,
-            end_nll=found.mean([_END]),
-            inner_nll=found.mean([_WORDS]),
         )
         probes = probe(
             model, self.encoder, self.batching, self.dialogues, self.device, self.autocast,
             max_slots=_MAX_SLOTS,
         )  # fmt: skip
-        findings = findings_of(Vitals(scores, probes), self.so_far)
-        return replace(scores, findings=findings, seconds=time.perf_counter() - started)
+        return replace(scores, findings=findings_of(Vitals(scores, probes), self.so_far))
 
     def _groups_of(self, index: int, example: Example) -> NDArray[np.integer]:
         """Return the group of each token of an example."""
@@ -114,23 +132,35 @@ class Evaluator:
         return np.where(example.targets == USER_TARGET, _USER, groups)
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
-        """Generate replies to all dialogues; return none if memory is too small for one of them."""
-        num = len(self.dialogues)
+        """Generate replies to all dialogues; return none if memory is too small for one of them.
+
+        Each process answers a part of the dialogues.
+        """
+        num, world = len(self.dialogues), self.world
+        own = self.dialogues[num * world.rank // world.size : num * (world.rank + 1) // world.size]
 
         def count(done: int) -> None:
             self.emit(Progress("generating replies", done, num, "dialogues"))
 
         if num:
             count(0)
+        replies, failure = [], ""
         try:
-            replies = reply_to_all(
-                Generator(model, self.encoder), self.dialogues, self.generation, count
-            )
+            # Several processes do not answer at the same pace, but must stop at the same place.
+            progress = (count,) if world.size == 1 else ()
+            replies = reply_to_all(Generator(model, self.encoder), own, self.generation, *progress)
         except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            failure = type(error).__name__
+        if world.size > 1:
+            parts = world.gather(([asdict(reply) for reply in replies], failure))
+            replies = [SampleReply(**_tuples(reply)) for part, _ in parts for reply in part]
+            failure = next((name for _, name in parts if name), "")
+            count(num)
+        if failure:
             message = (
-                f"not enough memory to generate replies ({type(error).__name__}), so this "
+                f"not enough memory to generate replies ({failure}), so this "
                 "evaluation has no metrics; lower generation.max_new_tokens"
             )
             self.emit(Notice(message, is_warning=True))
@@ -142,3 +172,9 @@ class Evaluator:
             )
             self.emit(Notice(message, is_warning=True))
         return replies
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a reply with the tuples that JSON does not have."""
+    history = tuple((role, text) for role, text in values["history"])
+    return {**values, "history": history, "other_references": tuple(values["other_references"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from convo_cli.config.schema import TrainOn
 from convo_cli.model.batches.batching import Batching
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,6 +79,7 @@ def nll_by_group(
     on_batch: Callable[[int], None] = lambda num_examples: None,
     *,
     max_slots: int,
+    world: World | None = None,
 ) -> GroupedNll:
     """Sum the nll of all targets by group, each target once, in one pass over the store.
 
@@ -84,7 +87,7 @@ def nll_by_group(
     """
     (grouped,) = nll_by_groupings(
         model, batching, store, target_kinds, [(groups_of, num_groups)], device, autocast,
-        on_batch, max_slots=max_slots,
+        on_batch, max_slots=max_slots, world=world,
     )  # fmt: skip
     return grouped
 
@@ -101,12 +104,19 @@ def nll_by_groupings(
     on_batch: Callable[[int], None] = lambda num_examples: None,
     *,
     max_slots: int,
+    world: World | None = None,
 ) -> list[GroupedNll]:
-    """Compute `nll_by_group` for several groupings, each with its number of groups, in one pass."""
+    """Compute `nll_by_group` for several groupings, each with its number of groups, in one pass.
+
+    The processes of a world take turns at the batches, and ``on_batch`` counts those of a whole
+    round, at the same time in every process.
+    """
+    world = world or World()
     model.eval()
     kinds = sorted(target_kinds)
     sums = [GroupedNll(np.zeros(num), np.zeros(num, np.int64)) for _, num in groupings]
-    for rows in length_sorted_rows(store, batching, max_slots=max_slots):
+
+    def add(rows: Sequence[int]) -> None:
         examples = [store[row] for row in rows]
         batch = batching.batch(examples, target_kinds)
         with autocast():
@@ -122,5 +132,14 @@ def nll_by_groupings(
             )  # (N,)
             grouped.nll[:] += np.bincount(groups, each, num)
             grouped.counts[:] += np.bincount(groups, minlength=num)
-        on_batch(batch.num_examples)
+
+    batches = length_sorted_rows(store, batching, max_slots=max_slots)
+    while taken := list(islice(batches, world.size)):
+        if world.rank < len(taken):
+            add(taken[world.rank])
+        on_batch(sum(map(len, taken)))
+    if world.size > 1:
+        for grouped in sums:
+            grouped.nll[:] = world.sum(grouped.nll.tolist())
+            grouped.counts[:] = world.sum(grouped.counts.tolist())
     return sums

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
@@ -16,6 +16,7 @@ from convo_cli.data.unchanged import read_unchanged
 from convo_cli.events import Emit
 from convo_cli.prepare.cache import Cache
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles
+from convo_cli.world import World
 
 _FORMAT = 6  # of what is cached; a change to how text becomes ids and targets needs another number
 
@@ -33,6 +34,8 @@ class Inputs:
     """The data files of the config, with their hashes."""
     cache: Cache
     emit: Emit
+    world: World = field(default_factory=World)
+    """The processes that prepare the same inputs; rank 0 fills the cache."""
 
     def files_of(self, data_set: str) -> tuple[DataFile, ...]:
         """Return the files that hold a data set."""

@@ -201,6 +201,7 @@ def version_table(run: Gathered) -> Table | None:
         ("Python", info.python),
         *info.packages.items(),
         ("device", f"{execution.device}: {execution.device_name}{threads}"),
+        *([("processes", str(execution.num_processes))] if execution.num_processes > 1 else ()),
         ("precision", execution.precision),
         ("batching", execution.batching),
         ("commit of the folder", info.git.commit if info.git else "–"),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from convo_cli.errors import CheckpointError, DiskError, UsageError, typeable
 from convo_cli.storage.access import link_of_another_user
+from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.files import (
     UnsafeFileError,
     is_directory,
@@ -26,6 +27,7 @@ from convo_cli.storage.files import (
     require_regular,
     special_kind_at,
 )
+from convo_cli.storage.folder import open_folder
 
 LABELS = ("last", "best-loss", "best-metric")
 """Names of the pointers: small files that name a checkpoint."""
@@ -147,6 +149,16 @@ def existing_run(path: Path) -> RunDirectory:
             hint="give a run directory of `convo train`, such as runs/demo",
         )
     return run
+
+
+def remove_stop_file(run: RunDirectory) -> None:
+    with disk_errors(run.stop), open_folder(run.path) as inside:
+        inside.delete(run.stop.name)
+
+
+def how_to_continue(run: RunDirectory) -> str:
+    """Return the hint after a run broke off."""
+    return f"convo resume {typeable(run.path)}" if run.is_run else "run the command again"
 
 
 def require_trusted_path(path: Path) -> None:

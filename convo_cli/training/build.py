@@ -99,9 +99,10 @@ def settle_base_model(
 def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
     """Build the parts and the state of a new run."""
     config, emit = inputs.config, inputs.emit
-    machine = choose_machine(None, config, emit)
-    text = build_encoder(inputs)
-    data = prepare_data(inputs, text.encoder)
+    machine = choose_machine(None, config, emit, inputs.world)
+    with inputs.world.after_first():
+        text = build_encoder(inputs)
+        data = prepare_data(inputs, text.encoder)
     origin = config.model.origin
     begin("loading the model", emit)
     if isinstance(origin, ScratchConfig):
@@ -126,9 +127,10 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
     Device, precision and batching come from ``info``, the run's run.json, unless the config asks
     for others or they cannot be used on this machine.
     """
-    machine = choose_machine(info, inputs.config, inputs.emit)
+    machine = choose_machine(info, inputs.config, inputs.emit, inputs.world)
     encoder = load_encoder(checkpoint)
-    data = prepare_data(inputs, encoder)
+    with inputs.world.after_first():
+        data = prepare_data(inputs, encoder)
     begin("loading the checkpoint", inputs.emit)
     model = load_checkpoint_model(checkpoint)
     progress = read_state(checkpoint).progress
@@ -191,20 +193,25 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     progress, length = beginning.progress, training.length
     order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
     order = order.resumed(progress.step, training)
+    with inputs.world.after_first():
+        reply_dialogues = find_reply_dialogues(inputs, "validation")
+        test_reply_dialogues = find_reply_dialogues(inputs, "test")
+        training_facts = find_training_facts(inputs)
     return Parts(
         config=config,
         encoder=encoder,
         spiece=beginning.spiece,
         model=model,
         data=data,
-        reply_dialogues=find_reply_dialogues(inputs, "validation"),
-        test_reply_dialogues=find_reply_dialogues(inputs, "test"),
-        training_facts=find_training_facts(inputs),
+        reply_dialogues=reply_dialogues,
+        test_reply_dialogues=test_reply_dialogues,
+        training_facts=training_facts,
         batching=batching,
         execution=execution_of(machine, batching),
         device=device,
         order=order,
         max_steps=length.number if isinstance(length, Steps) else order.num_steps(length.number),
+        world=inputs.world,
     )
 
 

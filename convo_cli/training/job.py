@@ -28,8 +28,6 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import UNSAVED, StopRequest
-from convo_cli.storage.atomic import disk_errors
-from convo_cli.storage.folder import open_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import share_of
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
@@ -139,8 +137,8 @@ class RunJob(Job):
         with self._stop.finishing("stopping; `convo resume` repeats this evaluation"):
             dialogues, so_far = self._parts.reply_dialogues, self._facts.so_far(step)
             scores = self.score(store, dialogues, step, stage="evaluating", so_far=so_far)
-        if scores is None:
-            return None
+        if scores is None or not self.world.is_first:
+            return scores
         floors, weights = self._facts.floors(scores.samples), weights_of(self._run.checkpoint(step))
         return replace(scores, floors=floors, weights=weights)
 
@@ -177,6 +175,7 @@ class RunJob(Job):
             emit=emit_unless_stopped,
             stage=stage,
             so_far=so_far,
+            world=self.world,
         )
         try:
             return evaluator(parts.model, step)
@@ -185,10 +184,15 @@ class RunJob(Job):
 
     def save(self, state: TrainState) -> None:
         with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
-            save_and_point(self._run, self._parts, state, self._evaluations, self.emit, prunes=True)
+            self.world.first_alone(
+                lambda: save_and_point(
+                    self._run, self._parts, state, self._evaluations, self.emit, prunes=True
+                )
+            )
 
     def is_stopped(self) -> bool:
-        return self._stop.is_set or self._run.is_stop_requested
+        """Return whether a process of the world has a stop request."""
+        return self.world.any(self._stop.is_set or self._run.is_stop_requested)
 
     def emit(self, event: Event) -> None:
         """Pass an event on; a `StepDone` with epoch, waiting time and FLOPs, and usage after it."""
@@ -200,17 +204,12 @@ class RunJob(Job):
                 event,
                 epoch=self._parts.order.epoch(event.step),
                 waiting_seconds=self._waiting_seconds,
-                flops=self._flops,
+                flops=self.world.sum([self._flops])[0],
             )
         )
         usage = self._usage.measure(event.step, is_last=event.step == event.max_steps)
         if usage is not None:
             self._emit(usage)
-
-
-def remove_stop_file(run: RunDirectory) -> None:
-    with disk_errors(run.stop), open_folder(run.path) as inside:
-        inside.delete(run.stop.name)
 
 
 def save_and_point(

@@ -14,6 +14,7 @@ from convo_cli.model.batches.batching import Batching
 from convo_cli.model.device import choose_device, choose_precision, device_name, make_deterministic
 from convo_cli.runs.provenance.execution import Execution, Machine, ResolvedPrecision
 from convo_cli.runs.provenance.run_info import RunInfo
+from convo_cli.world import World
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _VARIABLES = (
@@ -28,14 +29,16 @@ _VARIABLES = (
 """Environment variables that change which kernels the math libraries use."""
 
 
-def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machine:
+def choose_machine(
+    info: RunInfo | None, config: RunConfig, emit: Emit, world: World | None = None
+) -> Machine:
     """Choose device and precision: from the config for a new run, from ``info`` for a resumed one.
 
     ``info`` is the run's run.json. A resume also sets the stored number of CPU threads. It uses
     another device or precision if the user asks for it or the stored device is not available.
     UsageError if the device in the config is not available.
     """
-    wanted, precision = config.training, None
+    wanted, precision, world = config.training, None, world or World()
     if info is None or wanted.device != info.config.training.device:
         device = choose_device(wanted.device)
     else:
@@ -48,7 +51,10 @@ def choose_machine(info: RunInfo | None, config: RunConfig, emit: Emit) -> Machi
         ):
             precision = stored.precision
         _set_threads(stored.num_threads, os.environ, emit)
-    return _machine(config, device, precision or choose_precision(wanted.precision, device))
+    if world.size > 1:
+        device = _own_device(device, world)
+    precision = precision or choose_precision(wanted.precision, device)
+    return _machine(config, device, precision, world)
 
 
 def execution_of(machine: Machine, batching: Batching) -> Execution:
@@ -62,7 +68,20 @@ def execution_of(machine: Machine, batching: Batching) -> Execution:
     )
 
 
-def _machine(config: RunConfig, device: torch.device, precision: ResolvedPrecision) -> Machine:
+def _own_device(device: torch.device, world: World) -> torch.device:
+    """Return the device of one of several processes."""
+    if device.type == "cuda":
+        return torch.device("cuda", world.local_rank)
+    if device.type == "cpu":
+        return device
+    raise UsageError(
+        f"device {device}: only one process can use it", hint="--set training.device=cpu"
+    )
+
+
+def _machine(
+    config: RunConfig, device: torch.device, precision: ResolvedPrecision, world: World
+) -> Machine:
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
     if config.deterministic:
@@ -71,6 +90,7 @@ def _machine(config: RunConfig, device: torch.device, precision: ResolvedPrecisi
         device=str(device),
         device_name=device_name(device),
         precision=precision,
+        num_processes=world.size,
         num_threads=torch.get_num_threads(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},

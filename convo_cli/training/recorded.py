@@ -17,10 +17,11 @@ from convo_cli.events import (
     Notice,
     RunFinished,
     RunStarted,
+    ignore,
 )
 from convo_cli.model.cost import peak_flops
 from convo_cli.report.live_page import LivePage
-from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.directory import RunDirectory, remove_stop_file
 from convo_cli.runs.logs.evaluations import best_scores
 from convo_cli.runs.logs.event_log import MetricsLog, read_metrics
 from convo_cli.runs.logs.loss_plot import LossPlot, plotting
@@ -28,7 +29,7 @@ from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
 from convo_cli.training.build import Parts
-from convo_cli.training.job import RunJob, remove_stop_file, save_and_point
+from convo_cli.training.job import RunJob, save_and_point
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
 from convo_cli.training.optim import schedule_corners
 from convo_cli.training.outcome.result import RunResult, result_of
@@ -36,6 +37,10 @@ from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.resume.horizon import warm_up_notices
 from convo_cli.training.state import TrainState
 
+_OTHER_DROPOUT = (
+    "dropout: each process drops other values than one process would, so losses differ from those "
+    "of one process by more than rounding"
+)
 _MAX_NAMED = 5
 """Maximum number of dialogues that an error lists."""
 
@@ -80,6 +85,9 @@ def train_and_record(
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(started(run, parts, state, evaluations))
+        if parts.world.size > 1 and _has_dropout(parts):
+            emit_to_all(Notice(_OTHER_DROPOUT))
+        parts.world.share_weights(state.model.state_dict().values())
         try:
             reason = train(state, job)
         except StepDivergedError as error:
@@ -106,6 +114,28 @@ def train_and_record(
             raise StoppedError(stop.signal_number, message, hint=resume)
         emit(Notice(message))
     return result_of(run, parts, state, reason, evaluations, test)
+
+
+def _has_dropout(parts: Parts) -> bool:
+    return any(getattr(module, "p", 0) for module in parts.model.modules())
+
+
+def follow(
+    run: RunDirectory,
+    parts: Parts,
+    state: TrainState,
+    evaluations: dict[int, EvaluationDone],
+    stop: StopRequest,
+) -> RunResult:
+    """Take part in the steps of a run as another process than rank 0, which writes everything."""
+    parts.world.share_weights(state.model.state_dict().values())
+    job = RunJob(run, parts, stop, ignore, evaluations)
+    try:
+        reason = train(state, job)
+    except StepDivergedError:
+        parts.world.first_alone(lambda: None)  # rank 0 saves, and reports the error
+        raise
+    return result_of(run, parts, state, reason, evaluations, None)
 
 
 def _plot_schedule(run: RunDirectory, parts: Parts, job: RunJob, emit: Emit) -> None:
@@ -145,6 +175,12 @@ def _explained(
     )
 
 
+def _peak_flops(parts: Parts) -> float | None:
+    """Return the operations per second of all devices; None if not known."""
+    peak = peak_flops(parts.device, parts.execution.precision)
+    return None if peak is None else peak * parts.world.size
+
+
 def started(
     run: RunDirectory,
     parts: Parts,
@@ -160,6 +196,7 @@ def started(
         run_dir=run.path,
         device=execution.device,
         precision=execution.precision,
+        num_processes=execution.num_processes,
         num_threads=execution.num_threads,
         num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
         template=encoder.template.name,
@@ -168,7 +205,7 @@ def started(
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),
-        peak_flops=peak_flops(parts.device, execution.precision),
+        peak_flops=_peak_flops(parts),
         batch_size=parts.config.training.batch_size,
         steps_per_evaluation=between_evaluations,
         steps_per_checkpoint=min(between_saves, between_evaluations or between_saves),

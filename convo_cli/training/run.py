@@ -38,15 +38,17 @@ from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
+from convo_cli.training.distributed.agreement import require_same, require_same_parts
 from convo_cli.training.job import save_and_point
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.plan import Plan, make_plan
-from convo_cli.training.recorded import train_and_record
+from convo_cli.training.recorded import follow, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
 from convo_cli.training.resume.place import forked, rewind
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
 from convo_cli.training.state import TrainState
+from convo_cli.world import World
 
 _NOTHING = "stopped before the first step; no run was created"
 _AGAIN = "run the command again; it reuses the prepared data"
@@ -57,15 +59,18 @@ _NAMES: dict[Which, str] = {
 }
 
 
-def start_run(config: RunConfig, emit: Emit) -> RunResult:
-    """Train from step 0 in a new run directory.
+def start_run(config: RunConfig, emit: Emit, world: World | None = None) -> RunResult:
+    """Train from step 0 in a new run directory; every process of the world calls it.
 
     Raises what `convo_cli.training.loop.train` raises.
     """
+    world = world or World()
     with listening() as stop:
-        new = _prepare(config, stop, emit)
-        allowed = masked(new.allowed)
-        with stop.finishing(STEP, second=UNSAVED), allowed, begun(new.run, new.fill):
+        new = _prepare(config, stop, emit, world)
+        with stop.finishing(STEP, second=UNSAVED), masked(new.allowed), ExitStack() as held:
+            world.first_alone(lambda: held.enter_context(begun(new.run, new.fill)))
+            if not world.is_first:
+                return follow(new.run, new.parts, new.state, {}, stop)
             keep_private(new.run, new.allowed, emit)
             return train_and_record(new.run, new.parts, new.state, {}, stop, emit)
 
@@ -73,7 +78,7 @@ def start_run(config: RunConfig, emit: Emit) -> RunResult:
 def plan_run(config: RunConfig, emit: Emit) -> Plan:
     """Do everything that `start_run` does before step 1, with the same errors, and leave no run."""
     with listening() as stop:
-        new = _prepare(config, stop, emit)
+        new = _prepare(config, stop, emit, World())
         plans: list[Plan] = []
 
         def fill(aside: RunDirectory) -> None:
@@ -110,16 +115,17 @@ class _NewRun:
         require_readable(aside.checkpoint(0), self.parts)
 
 
-def _prepare(config: RunConfig, stop: StopRequest, emit: Emit) -> _NewRun:
+def _prepare(config: RunConfig, stop: StopRequest, emit: Emit, world: World) -> _NewRun:
     """Build and check a new run; nothing but the cache is written."""
     run = RunDirectory(Path(config.output_dir) / config.name)
     require_new(run)
     cache = Cache(run.path.parent, emit)
     with stop.interrupting(_NOTHING, hint=lambda: _start_again(cache)):
+        require_same(world, config)
         config, base_model, base_folder = settle_base_model(config, emit)
 
         def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
-            return files, *build_new(Inputs(config, files, cache, emit))
+            return files, *build_new(Inputs(config, files, cache, emit, world))
 
         files, parts, state = with_hashed_data(config.data, prepare, emit)
         if base_folder is not None:
@@ -134,6 +140,7 @@ def _prepare(config: RunConfig, stop: StopRequest, emit: Emit) -> _NewRun:
         )
         state.run_id = info.run_id
         require_new(run)  # preparing may have taken minutes
+        require_same_parts(world, files, parts)
     allowed = derived_mode(run_sources(config), run.path)
     return _NewRun(run, parts, state, info, allowed, emit)
 
@@ -147,8 +154,9 @@ def resume_run(
     allow_changed: bool = False,
     discard_later: bool = False,
     keys_set: Collection[str] = (),
+    world: World | None = None,
 ) -> RunResult:
-    """Continue exactly from a checkpoint.
+    """Continue exactly from a checkpoint; every process of the world calls it.
 
     ``config`` is the run's own, with the user's changes of ``keys_set``. From the newest
     checkpoint, the run continues in its directory. From an older one, or under another name, it
@@ -159,24 +167,29 @@ def resume_run(
     Raises CheckpointError if no checkpoint is intact or the fork already exists. Raises
     ChangedError if data, base model or config.yaml have changed, unless that is allowed.
     """
-    run = existing_run(run_dir)
+    run, world = existing_run(run_dir), world or World()
     with listening() as stop, ExitStack() as held:
-        held.enter_context(locked(run))
+        if world.is_first:
+            held.enter_context(locked(run))
         resume = f"convo resume {typeable(run.path)}"
         with stop.interrupting("stopped before the first step; the run is unchanged", hint=resume):
             cache = Cache(run.path.resolve().parent, emit)
+            require_same(world, config)
 
             def load(files: DataFiles) -> ResumePoint:
                 return load_resume_point(
                     run,
                     which,
-                    Inputs(config, files, cache, emit),
+                    Inputs(config, files, cache, emit, world),
                     allow_changed=allow_changed,
                     discard_later=discard_later,
                     is_horizon_set=HORIZON in keys_set,
                 )
 
             point = with_hashed_data(config.data, load, emit)
+            require_same_parts(world, point.info, point.parts)
+        if not world.is_first:
+            return _follow_resume(run, point, stop)
         mode = stat.S_IRWXU | run.path.stat().st_mode  # a read-only run can still be forked
         allowed = derived_mode(run_sources(point.parts.config), (point.fork or run).path) & mode
         with stop.finishing(STEP, second=UNSAVED), masked(allowed):
@@ -197,6 +210,14 @@ def resume_run(
             return train_and_record(
                 point.fork or run, point.parts, point.state, point.evaluations, stop, emit
             )
+
+
+def _follow_resume(run: RunDirectory, point: ResumePoint, stop: StopRequest) -> RunResult:
+    """Take the steps of a resume in another process than rank 0."""
+    if point.reason and point.fork is None:
+        return result_of(run, point.parts, point.state, point.reason, point.evaluations, None)
+    with stop.finishing(STEP, second=UNSAVED):
+        return follow(point.fork or run, point.parts, point.state, point.evaluations, stop)
 
 
 def _start_again(cache: Cache) -> str:

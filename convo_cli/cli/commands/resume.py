@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption, SetOption, complete_load, within
+from convo_cli.cli.options import (
+    DevicesOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    complete_load,
+    with_devices,
+    within,
+)
 from convo_cli.errors import CheckpointError, UsageError, typeable
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ def resume(
         ),
     ] = "last",
     overrides: SetOption = None,
+    devices: DevicesOption = None,
     allow_changed: Annotated[
         bool,
         typer.Option(
@@ -83,18 +93,30 @@ def resume(
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_run
     from convo_cli.config.load import keys_set_by, locate_overrides
-    from convo_cli.runs.directory import existing_run
+    from convo_cli.runs.directory import existing_run, how_to_continue
     from convo_cli.runs.provenance.run_info import read_config
+    from convo_cli.training.distributed.launcher import is_launched, launch, world_of
 
     require_run(run_dir)
+    overrides = with_devices(overrides, devices)
     before = read_config(existing_run(run_dir))
-    located = locate_overrides(before, overrides or ())
+    located = locate_overrides(before, overrides)
     run_config = located.config
     if is_proof and run_config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")
     require_data_of_run(located)
     doing = "verifying" if is_proof else "resuming"
-    announce(f"{doing} {run_dir} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+    if not is_launched():
+        announce(f"{doing} {run_dir} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+    if not is_proof:
+        code = launch(
+            run_config.training.devices,
+            run_config.training.device,
+            sys.argv[1:],
+            hint=lambda: how_to_continue(existing_run(run_dir)),
+        )
+        if code is not None:
+            raise typer.Exit(code)
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process
@@ -107,6 +129,7 @@ def resume(
             from convo_cli.cli.console import print_json
             from convo_cli.cli.streams import finished
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result
+            from convo_cli.events import ignore
             from convo_cli.training.run import resume_run
 
         if is_proof:
@@ -119,16 +142,22 @@ def resume(
                 is_quiet=is_quiet,
             )
             return
-        with run_progress(run_config, run_dir, is_quiet=is_quiet) as emit:
+        with (
+            world_of(run_config.training.device) as world,
+            run_progress(run_config, run_dir, is_quiet=is_quiet or not world.is_first) as emit,
+        ):
             result = resume_run(
                 run_dir,
                 load,
                 run_config,
-                emit,
+                emit if world.is_first else ignore,
                 allow_changed=allow_changed,
                 discard_later=discard_later,
-                keys_set=keys_set_by(overrides or ()),
+                keys_set=keys_set_by(overrides),
+                world=world,
             )
+        if not world.is_first:
+            return
         with finished(f"the run itself is complete: {typeable(result.run_dir)}"):
             if as_json:
                 print_json("resume", as_record(result))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from convo_cli.cli.options import JsonOption, QuietOption, SetOption
+from convo_cli.cli.options import (
+    DevicesOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    with_devices,
+)
 from convo_cli.errors import typeable
 
 
 def train(
     config: Annotated[Path, typer.Argument(help="YAML made by `convo init-config`.")],
     overrides: SetOption = None,
+    devices: DevicesOption = None,
     is_dry_run: Annotated[
         bool,
         typer.Option(
@@ -41,20 +49,32 @@ def train(
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_config
     from convo_cli.config.load import locate_config
-    from convo_cli.runs.directory import RunDirectory, require_new
+    from convo_cli.runs.directory import RunDirectory, how_to_continue, require_new
+    from convo_cli.training.distributed.launcher import is_launched, launch, world_of
 
     require_config(config)
-    located = locate_config(config, overrides or ())
+    overrides = with_devices(overrides, devices)
+    located = locate_config(config, overrides)
     run_config = require_paths(located)
     run = RunDirectory(Path(run_config.output_dir) / run_config.name)
     require_new(run)
-    announce(f"starting {run.path} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
-    require_good_data(
-        run_config.data,
-        what="the data cannot be trained on",
-        train_on=run_config.dialogue.train_on,
-        max_validation=run_config.evaluation.max_dialogues,
-    )
+    if not is_launched():
+        announce(f"starting {run.path} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+        require_good_data(
+            run_config.data,
+            what="the data cannot be trained on",
+            train_on=run_config.dialogue.train_on,
+            max_validation=run_config.evaluation.max_dialogues,
+        )
+    if not is_dry_run:
+        code = launch(
+            run_config.training.devices,
+            run_config.training.device,
+            sys.argv[1:],
+            hint=lambda: how_to_continue(run),
+        )
+        if code is not None:
+            raise typer.Exit(code)
 
     from convo_cli.signals import listening
     from convo_cli.text.bounded.client import start_bounded_process
@@ -68,6 +88,7 @@ def train(
             from convo_cli.cli.console import print_json, stdout_console
             from convo_cli.cli.streams import finished
             from convo_cli.cli.views.run_view import as_record, run_progress, show_result
+            from convo_cli.events import ignore
             from convo_cli.training.run import plan_run, start_run
 
         if is_dry_run:
@@ -82,8 +103,13 @@ def train(
             if not is_quiet:
                 plan_view.show_next(config, overrides or ())
             return
-        with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
-            result = start_run(run_config, emit)
+        with (
+            world_of(run_config.training.device) as world,
+            run_progress(run_config, run.path, is_quiet=is_quiet or not world.is_first) as emit,
+        ):
+            result = start_run(run_config, emit if world.is_first else ignore, world)
+        if not world.is_first:
+            return
         with finished(f"the run itself is complete: {typeable(result.run_dir)}"):
             if as_json:
                 print_json("train", as_record(result))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from convo_cli.cli.console import printable, stderr_console
 from convo_cli.cli.views.progress.reporter import make_progress
 from convo_cli.config.schema import RunConfig
-from convo_cli.errors import DivergedError, EvaluationDivergedError, typeable
+from convo_cli.errors import DivergedError, EvaluationDivergedError, RankLostError, typeable
 from convo_cli.events import Emit, Event, RunStarted
-from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.directory import RunDirectory, how_to_continue
 
 if TYPE_CHECKING:
     from convo_cli.training.outcome.result import RunResult
@@ -42,6 +42,8 @@ def run_progress(config: RunConfig, run_dir: Path, *, is_quiet: bool) -> Iterato
                 show(event)
 
             yield emit
+    except RankLostError as error:
+        raise RankLostError(error.message, hint=how_to_continue(RunDirectory(begun_in))) from error
     except DivergedError as error:
         slower = f"training.learning_rate={config.training.learning_rate / 3:.2g}"
         hint = (error.hint or "") + _how_to_continue(RunDirectory(begun_in), error, slower)

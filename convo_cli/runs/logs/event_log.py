@@ -120,6 +120,7 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "steps_per_epoch": event.steps_per_epoch,
                 "device": event.device,
                 "precision": event.precision,
+                "num_processes": event.num_processes,
                 "num_threads": event.num_threads,
                 "num_parameters": event.num_parameters,
                 "peak_flops": event.peak_flops,

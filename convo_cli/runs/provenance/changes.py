@@ -25,6 +25,7 @@ The content of the data is compared instead.
 _ASKED_BY = {
     "device": "training.device",
     "precision": "training.precision",
+    "processes": "training.devices",
     "batching": "training.packing",
 }
 """Config keys with which the user asks for a change."""
@@ -144,6 +145,7 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
     yield "device", execution.device
     yield "processor", execution.device_name
     yield "precision", execution.precision
+    yield "processes", str(execution.num_processes)
     yield "CPU threads", str(execution.num_threads)
     yield "CPU instructions", execution.cpu_capability
     yield "batching", execution.batching

@@ -22,6 +22,8 @@ class Machine(BaseModel):
     device_name: str
     """The model of the GPU or of the processor."""
     precision: ResolvedPrecision
+    num_processes: int = Field(1, ge=1)
+    """Processes that share each step, one for each device."""
     num_threads: int = Field(ge=1)
     """CPU threads of one operation; they share its sums, so their number changes the last bits."""
     cpu_capability: str

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from convo_cli.errors import StoppedError, typeable
 from convo_cli.evaluation.cautions import cautions_about
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.metrics.floor_scores import score_floors
 from convo_cli.runs.checkpoints import read_state
-from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.directory import RunDirectory, remove_stop_file
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.logs.final_scores import FinalScores, write_final_scores
 from convo_cli.runs.opening import open_checkpoint
 from convo_cli.runs.provenance.run_info import read_run_info
 from convo_cli.signals import StopRequest
 from convo_cli.training.build import Parts
-from convo_cli.training.job import RunJob, remove_stop_file
+from convo_cli.training.job import RunJob
 from convo_cli.training.saving import load_checkpoint_model
 from convo_cli.training.state import TrainState
+from convo_cli.world import World
 
 
 def score_test_data(
@@ -61,7 +63,8 @@ def score_test_data(
         parts.model.load_state_dict(load_checkpoint_model(chosen.path).state_dict())
         chosen.require_unchanged()
         step = read_state(chosen.path).progress.step
-        job = RunJob(run, parts, stop, emit)
+        # The other processes have ended with the training.
+        job = RunJob(run, replace(parts, world=World()), stop, emit)
         scores = job.score(store, parts.test_reply_dialogues, step, stage="scoring the test data")
     if scores is None:
         remove_stop_file(run)

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.begin import begun
-from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.directory import RunDirectory, remove_stop_file
 from convo_cli.runs.fork import fill_fork
 from convo_cli.runs.provenance.run_info import Parent, new_run_id, write_provenance
 from convo_cli.runs.provenance.training_dialogues import record_training_dialogues
 from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.storage.atomic import remove_directory
-from convo_cli.training.job import remove_stop_file
 from convo_cli.training.resume.point import ResumePoint
 
 

@@ -64,14 +64,16 @@ def load_resume_point(
     require_same_config(info.config, config)
     accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
     begin("verifying the checkpoint", emit)
-    found = find_checkpoint(run, which, config.evaluation.metric)
-    fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
-    if fork is not None:
-        require_new(fork)
-    _pass_over_damaged(run, found, fork, emit)
-    if fork is None:
-        remove_leftovers(run.path)
-        remove_leftovers(run.checkpoints, below=run.path)
+    with inputs.world.after_first():
+        found = find_checkpoint(run, which, config.evaluation.metric)
+        fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
+        if fork is not None:
+            require_new(fork)
+        if inputs.world.is_first:
+            _pass_over_damaged(run, found, fork, emit)
+            if fork is None:
+                remove_leftovers(run.path)
+                remove_leftovers(run.checkpoints, below=run.path)
     parts, state = build_from(found.path, info, inputs)
     found.files.require_unchanged()
     if state.run_id != info.run_id:

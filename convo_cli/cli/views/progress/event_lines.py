@@ -58,7 +58,7 @@ def show_start(console: Console, event: RunStarted) -> None:
     steps = f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per epoch"
     facts = {
         "run": one_line(str(event.run_dir)),
-        "device": f"{one_line(event.device)}, {event.precision}",
+        "device": f"{one_line(event.devices)}, {event.precision}",
         "parameters": f"{event.num_parameters:,}",
         "steps": steps,
         "to stop": f"Ctrl-C or `touch {typeable(event.run_dir / 'stop')}` saves and stops",

@@ -1,0 +1,88 @@
+"""Joining the world that the environment describes: gloo between CPUs, nccl between GPUs.
+
+Small values always travel by gloo, gradients by the backend of their device.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from convo_cli.errors import ConvoError, UsageError, first_line
+from convo_cli.training.distributed.launcher import LISTENER
+from convo_cli.training.distributed.process_group import POLL, ProcessGroup
+from convo_cli.wording import counted
+from convo_cli.world import Seat, World
+
+_TO_MEET = timedelta(minutes=5)
+_TO_ANSWER = timedelta(minutes=10)  # of a collective, before a process counts as hung
+
+
+@contextmanager
+def joined(seat: Seat, device: str) -> Iterator[World]:
+    """Join the world of several processes that the environment describes.
+
+    ``device`` is that of the config. In the other processes than rank 0, an error of convo ends the
+    block with SystemExit, because rank 0 reports it. UsageError if the processes do not meet.
+    """
+    group = ProcessGroup(seat, _connect(seat, device))
+    try:
+        yield group
+    except Exception as error:
+        group.publish(error)
+        if group.is_first or not isinstance(error, ConvoError):
+            raise
+        raise SystemExit(error.exit_code) from None
+    group.leave()
+
+
+def _connect(seat: Seat, device: str) -> Store:
+    """Meet the other processes and return their store."""
+    has_cuda = device != "cpu" and torch.cuda.is_available()
+    if has_cuda:
+        if seat.local_size > (count := torch.cuda.device_count()):
+            raise UsageError(
+                f"{seat.local_size} processes, but this machine has "
+                f"{counted(count, 'CUDA device')}",
+                hint="lower --devices, or use --set training.device=cpu",
+            )
+        torch.cuda.set_device(seat.local_rank)
+    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    try:
+        if fd := os.environ.get(LISTENER):
+            store: Store = dist.TCPStore(  # type: ignore[attr-defined]
+                host, int(port), seat.size, seat.rank == 0, _TO_MEET, wait_for_workers=False,
+                master_listen_fd=int(fd) if seat.rank == 0 else None,
+            )  # fmt: skip
+        else:
+            store, _, _ = next(iter(rendezvous("env://", timeout=_TO_MEET)))
+        _meet(seat, store)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
+            store=PrefixStore("group", store), rank=seat.rank, world_size=seat.size,
+            timeout=_TO_ANSWER,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"the {seat.size} processes did not meet at {host}:{port} ({first_line(error)})",
+            hint="start all of them within 5 minutes, with an address that every machine reaches",
+        ) from error
+    return PrefixStore("convo", store)
+
+
+def _meet(seat: Seat, store: Store) -> None:
+    """Wait until every process is at the store; a signal can interrupt it, unlike torch's wait."""
+    store.set(f"here/{seat.rank}", "")
+    missing, deadline = list(range(seat.size)), time.monotonic() + _TO_MEET.total_seconds()
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"rank {missing[0]} is missing")
+        time.sleep(POLL)

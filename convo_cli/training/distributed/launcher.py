@@ -1,0 +1,253 @@
+"""Launcher of a run on several devices: one process for each, and one outcome.
+
+It writes the environment that torchrun writes, without importing torch. torchrun itself kills the
+processes 30 seconds after a SIGTERM, in the middle of a step or of a save, and ends every failure
+with its own traceback and exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Literal
+
+from convo_cli.errors import RankLostError, StoppedError, UsageError
+from convo_cli.wording import counted
+from convo_cli.world import World, seat_in
+
+LISTENER, LIFELINE = "CONVO_STORE_FD", "CONVO_LAUNCHER_FD"
+"""Environment variables with open files: the socket of the store, and a pipe that ends with us."""
+_GRACE = 8.0
+"""Seconds in which the processes may end by themselves after one of them failed."""
+_POLL = 0.05
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+
+
+def launch(
+    devices: int | Sequence[int] | Literal["auto"],
+    device: str,
+    arguments: Sequence[str],
+    *,
+    hint: Callable[[], str],
+) -> int | None:
+    """Run `convo` with the arguments once for each device, and return its exit code.
+
+    ``devices`` and ``device`` are those of the config. None if one device is wanted, or if this
+    process was itself started for one. Rank 0 has the streams of this process and reports errors;
+    if it could not, raises RankLostError with the hint.
+    """
+    if seat_in() is not None:
+        return None
+    gpus = list(devices) if isinstance(devices, Sequence) and devices != "auto" else []
+    count = len(gpus) or (_num_gpus(device) if devices == "auto" else devices)
+    assert isinstance(count, int), "the schema allows numbers, lists and auto"
+    if count == 1 and not gpus:
+        return None
+    if count > num_cpus():
+        raise UsageError(
+            f"training.devices asks for {counted(count, 'process')}, but convo may use "
+            f"{counted(num_cpus(), 'CPU')} here",
+            hint="lower it: each process needs a CPU, also with a GPU",
+        )
+    with TemporaryDirectory(prefix="convo-ranks-") as folder:
+        ranks = _Ranks(Path(folder))
+        with _forwarding(ranks):
+            try:
+                ranks.start(arguments, count, gpus)
+                ranks.wait()
+            finally:
+                ranks.kill()
+        return ranks.outcome(hint)
+
+
+def is_launched() -> bool:
+    """Return whether `launch` started this process, after its checks and first message."""
+    return LIFELINE in os.environ
+
+
+@contextmanager
+def world_of(device: str) -> Iterator[World]:
+    """Join the world of this process; without several processes, nothing of it is imported.
+
+    Errors are those of `convo_cli.training.distributed.joining.joined`.
+    """
+    if is_launched():
+        _end_with_launcher(int(os.environ[LIFELINE]))
+    seat = seat_in()
+    if seat is None or seat.size == 1:
+        yield World()
+        return
+    from convo_cli.training.distributed.joining import joined
+
+    with joined(seat, device) as world:
+        yield world
+
+
+def _num_gpus(device: str) -> int:
+    if device == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def num_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+@dataclass
+class _Ranks:
+    """The processes of a run, by rank."""
+
+    folder: Path
+    """Has a file with the messages of each process but rank 0."""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    failed: int | None = None
+    """The rank that failed first."""
+    held: int = -1
+    """The end of the lifeline that closes with this process."""
+    asked: int | None = None
+    """The signal that asked for a stop."""
+
+    def start(self, arguments: Sequence[str], count: int, gpus: Sequence[int]) -> None:
+        """Start the processes; they meet at a socket that is open already, so at a free port."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(2 * count)
+            lifeline, self.held = os.pipe()
+            shared = {
+                "OMP_NUM_THREADS": str(max(1, num_cpus() // count)),
+                "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+                **os.environ,
+                **({"CUDA_VISIBLE_DEVICES": _visible(gpus)} if gpus else {}),
+                "WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(count),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(listener.getsockname()[1]),
+                LISTENER: str(listener.fileno()),
+                LIFELINE: str(lifeline),
+            }
+            # With the import path of this process, so that it imports the same convo.
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; import convo_cli.__main__ as m; m.main()"
+            )
+            for rank in range(count):
+                stdin, output = (None, None) if rank == 0 else (subprocess.DEVNULL,) * 2
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", code, *arguments],
+                        env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        stdin=stdin,
+                        stdout=output,
+                        stderr=None if rank == 0 else self._messages(rank).open("wb"),
+                        pass_fds=(lifeline, listener.fileno())[: 2 if rank == 0 else 1],
+                        start_new_session=True,  # a terminal's Ctrl-C reaches only the launcher
+                    )
+                )
+            os.close(lifeline)
+        if self.asked is not None:
+            self.send(self.asked)
+
+    def wait(self) -> None:
+        """Wait until all have ended, or until the others had time to end after a failure."""
+        deadline = float("inf")
+        while any(code is None for code in self._codes()) and time.monotonic() < deadline:
+            bad = (rank for rank, code in enumerate(self._codes()) if code)
+            if self.failed is None and (rank := next(bad, None)) is not None:
+                self.failed, deadline = rank, time.monotonic() + _GRACE
+            time.sleep(_POLL)
+
+    def send(self, number: int) -> None:
+        """Send a signal to all processes that are left."""
+        for process in self.processes:
+            process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill the processes that are left."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def outcome(self, hint: Callable[[], str]) -> int:
+        """Return the exit code of the first cause; raise if rank 0 could not report it."""
+        codes = [code or 0 for code in self._codes()]
+        own = codes[0]
+        failed = 0 if self.failed is None else self.failed
+        if own == 0:
+            return 0
+        code = codes[failed] if codes[failed] > 0 else 128 - codes[failed]
+        if own > 0:
+            if failed and code == 1:  # a bug of convo: its traceback belongs to the report
+                sys.stderr.write(self._messages(failed).read_text(errors="replace"))
+            return code if own == RankLostError.exit_code else own
+        if self.asked is not None and own == -self.asked:
+            raise StoppedError(self.asked, "stopped", hint=hint())
+        ended = "was killed by" if codes[failed] < 0 else "ended with exit code"
+        how = signal.Signals(-codes[failed]).name if codes[failed] < 0 else str(code)
+        error = RankLostError(f"rank {failed} on {socket.gethostname()} {ended} {how}", hint=hint())
+        error.exit_code = code
+        raise error
+
+    def _codes(self) -> list[int | None]:
+        return [process.poll() for process in self.processes]
+
+    def _messages(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank}.txt"
+
+
+def _visible(gpus: Sequence[int]) -> str:
+    """Return the GPUs as the system names them, if only some of them are visible."""
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if names and max(gpus) >= len(names):
+        raise UsageError(
+            f"training.devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has {len(names)}"
+        )
+    return ",".join(names[gpu] if names else str(gpu) for gpu in gpus)
+
+
+@contextmanager
+def _forwarding(ranks: _Ranks) -> Iterator[None]:
+    """Forward a stop request to the processes; a second one kills them."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
+            ranks.kill()
+            os._exit(128 + number)
+        if ranks.asked is None:
+            ranks.asked = number
+            ranks.send(number)
+
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    wakeup = signal.set_wakeup_fd(-1)  # rank 0 answers a request
+    before = {number: signal.signal(number, forward) for number in kept}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+
+
+def _end_with_launcher(lifeline: int) -> None:
+    """Stop, as after a SIGTERM, when the launcher ends; it holds the other end of the pipe."""
+
+    def watch() -> None:
+        with suppress(OSError):
+            os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

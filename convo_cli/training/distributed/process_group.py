@@ -1,0 +1,184 @@
+"""World of several processes that share a store and the collectives of torch.distributed.
+
+Waits that may take long are polls of the store, never a collective, which has a time limit. The
+store also holds the error of the first process that failed, so that rank 0 can report it. Nothing
+is pickled: values travel as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+
+from convo_cli.errors import ConvoError, RankLostError, StoppedError, first_line
+from convo_cli.world import Seat, World
+
+T = TypeVar("T")
+
+_TO_CONFIRM = 2.0  # seconds in which the other processes confirm that they are alive
+POLL = 0.05  # seconds between two looks at the store
+_FAILED = "failed"
+_TOGETHER = 1 << 22  # elements of gradients that are summed at once, 16 MiB; larger ones go alone
+
+
+class ProcessGroup(World):
+    """Several processes that met at a store."""
+
+    def __init__(self, seat: Seat, store: Store) -> None:
+        self.rank, self.size, self.local_rank, _ = seat
+        self._store, self._turn = store, 0
+        self._hosts: list[str] = []
+        self._hosts = self.gather(socket.gethostname())
+
+    def name(self, rank: int) -> str:
+        return f"rank {rank}" + (f" on {self._hosts[rank]}" if self._hosts else "")
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        own = torch.tensor(values, dtype=torch.float64)
+        total = torch.zeros_like(own)
+        for part in self._all(own):
+            total += part
+        return cast("list[float]", total.tolist())
+
+    def gather(self, value: T) -> list[T]:
+        text = json.dumps(value).encode()
+        sizes = [int(size) for size in self._all(torch.tensor([len(text)]))]
+        own = torch.zeros(max(sizes), dtype=torch.uint8)
+        own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        parts = zip(self._all(own), sizes, strict=True)
+        return [json.loads(bytes(part[:size].tolist())) for part, size in parts]
+
+    def _all(self, own: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        with self._together():
+            dist.all_gather(parts, own)
+        return parts
+
+    def sum_gradients(self, parameters: Iterable[Any]) -> None:
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        # A process without examples has no gradient at all, and AdamW must not move a parameter
+        # that no process used.
+        counts = self.sum([parameter.grad is not None for parameter in trained])
+        gradients: list[Tensor] = []
+        for parameter, count in zip(trained, counts, strict=True):
+            if count and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if count:
+                gradients.append(parameter.grad)
+        with self._together():
+            for bucket in _buckets(gradients):
+                if len(bucket) == 1 and bucket[0].is_contiguous():
+                    dist.all_reduce(bucket[0])
+                    continue
+                flat = torch.cat([gradient.flatten() for gradient in bucket])
+                dist.all_reduce(flat)
+                parts = flat.split([gradient.numel() for gradient in bucket])
+                for gradient, part in zip(bucket, parts, strict=True):
+                    gradient.copy_(part.view_as(gradient))
+
+    def share_weights(self, tensors: Iterable[Any]) -> None:
+        with self._together(), torch.no_grad():
+            for tensor in tensors:
+                whole = tensor.contiguous()
+                dist.broadcast(whole, 0)
+                if whole is not tensor:
+                    tensor.copy_(whole)
+
+    @contextmanager
+    def after_first(self) -> Iterator[None]:
+        key = self._next_key()
+        if not self.is_first:
+            self._wait(key)
+        yield
+        if self.is_first:
+            self._store.set(key, "done")
+
+    def first_alone(self, work: Callable[[], T]) -> T | None:
+        with self.after_first():
+            return work() if self.is_first else None
+
+    def publish(self, error: Exception) -> None:
+        """Leave an error at the store, for rank 0, unless an earlier one caused it."""
+        if isinstance(error, RankLostError):
+            return
+        code, message, hint = 1, f"{type(error).__name__}: {first_line(error)}", None
+        if isinstance(error, ConvoError):
+            code, message, hint = error.exit_code, error.message, error.hint
+        with suppress(RuntimeError):
+            self._store.compare_set(_FAILED, "", json.dumps([self.rank, code, message, hint]))
+
+    def leave(self) -> None:
+        """End the world without an error; rank 0, which serves the store, is the last one."""
+        self._store.set(f"left/{self.rank}", "")
+        for rank in range(1, self.size if self.is_first else 0):
+            self._wait(f"left/{rank}")
+        dist.destroy_process_group()
+
+    def _next_key(self) -> str:
+        self._turn += 1
+        return f"turn/{self._turn}"
+
+    def _wait(self, key: str) -> None:
+        """Wait until a key is at the store."""
+        with self._together():
+            while not self._store.check([key]):
+                if (failure := self._failure()) is not None:
+                    raise failure
+                time.sleep(POLL)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Turn the failure of a collective or of the store into the error that caused it."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._cause() from error
+
+    def _cause(self) -> ConvoError:
+        """Return the error of the process that failed first; the others confirm to be alive."""
+        missing = [rank for rank in range(self.size) if rank != self.rank]
+        deadline = time.monotonic() + _TO_CONFIRM
+        try:
+            self._store.set(f"alive/{self.rank}", "")
+            while missing and time.monotonic() < deadline:
+                if (failure := self._failure()) is not None:
+                    return failure
+                missing = [rank for rank in missing if not self._store.check([f"alive/{rank}"])]
+                time.sleep(POLL)
+        except RuntimeError:  # the store ended with rank 0
+            missing = [0]
+        names = " and ".join(self.name(rank) for rank in missing) or "a connection"
+        return RankLostError(f"{names} ended or does not answer, so the run stopped")
+
+    def _failure(self) -> ConvoError | None:
+        if not self._store.check([_FAILED]):
+            return None
+        rank, code, message, hint = json.loads(self._store.get(_FAILED))
+        if code > 128:
+            return StoppedError(code - 128, message, hint=hint)
+        error = ConvoError(f"{self.name(rank)}: {message}", hint=hint)
+        error.exit_code = code
+        return error
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield gradients in groups that are summed at once: many small ones, or a large one."""
+    bucket: list[Tensor] = []
+    size = 0
+    for gradient in gradients:
+        if bucket and size + gradient.numel() > _TOGETHER:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(gradient)
+        size += gradient.numel()
+    if bucket:
+        yield bucket

@@ -1,0 +1,126 @@
+"""The number of processes changes nothing but rounding: losses, gradients, weights and scores.
+
+AdamW's epsilon is 1e-4, because at 1e-8 it turns the rounding noise of a gradient that is zero into
+whole steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.sealed import file_sha256
+from tests.worlds import train_alone, train_in_world
+
+SIZE = {"layers": 2, "width": 32, "heads": 2, "context": 128, "dropout": 0.0}
+CASES = {
+    "packed": {"evaluation": {"every_steps": 4, "reply_dialogues": 5}},
+    "padded": {"training": {"packing": "off"}, "dialogue": {"train_on": "all"}},
+    "accumulated": {
+        "training": {"packing": "off", "micro_batch_size": 2, "batch_size": 7},
+        "dialogue": {"train_on": "last"},
+    },
+    "tokens": {"training": {"batch_size": None, "batch_tokens": 200, "micro_batch_size": 1}},
+    "curriculum": {"dialogue": {"user_turns_until": 0.5}},
+    "one example": {"training": {"batch_size": 1}},  # leaves the other processes without any
+}
+
+
+def _config(make_config, folder, case):
+    changes = {section: dict(values) for section, values in CASES[case].items()}
+    training = {"max_steps": 8, "epsilon": 1e-4, **changes.pop("training", {})}
+    data = {} if case == "packed" else {"validation": []}
+    name = case.replace(" ", "-")
+    return make_config(
+        folder, name=name, model={"scratch": SIZE}, training=training, data=data, **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("worlds")
+
+
+@pytest.fixture(scope="module")
+def alone(make_config, folder):
+    """Every case, trained by one process, and the first 5 steps of a run that is resumed."""
+    seen = {case: train_alone(_config(make_config, folder / "1", case)) for case in CASES}
+    early = _config(make_config, folder / "1", "padded")
+    training = early.training.model_copy(update={"max_steps": 5, "schedule_steps": 8})
+    train_alone(early.model_copy(update={"training": training, "name": "early"}))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def together(make_config, folder, alone):
+    """The same by two processes, one case twice, and the rest of the resumed run."""
+    runs = {case: _config(make_config, folder / "2", case) for case in CASES}
+    runs["again"] = runs["accumulated"].model_copy(update={"name": "again"})
+    return train_in_world(2, {**runs, "early": folder / "1" / "runs" / "early"}, folder / "task-2")
+
+
+def _weights(folder, name):
+    run = RunDirectory(folder / "runs" / name.replace(" ", "-"))
+    return run.checkpoint(8) / "model.safetensors"
+
+
+def _require_equal(one, other, folder, size, case):
+    assert len(one["steps"]) == len(other["steps"]) == 8
+    for (loss, norm, *counts, flops), (loss_2, norm_2, *counts_2, flops_2) in zip(
+        one["steps"], other["steps"], strict=True
+    ):
+        assert counts == counts_2
+        assert math.isclose(loss, loss_2, rel_tol=1e-5)
+        assert math.isclose(norm, norm_2, rel_tol=1e-5)
+        assert math.isclose(flops, flops_2, rel_tol=0.05)
+    one_file, other_file = (_weights(folder / str(number), case) for number in (1, size))
+    others = load_file(other_file)
+    for name, tensor in load_file(one_file).items():
+        difference = torch.linalg.vector_norm(tensor - others[name])
+        assert difference <= 1e-4 * torch.linalg.vector_norm(tensor), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_like_one(alone, together, folder, case):
+    _require_equal(alone[case], together[case], folder, 2, case)
+
+
+def test_the_law_can_fail(alone):
+    """The cases differ from each other by far more than rounding."""
+    losses = [seen["steps"][-1][0] for seen in alone.values()]
+    gaps = [abs(a - b) for k, a in enumerate(losses) for b in losses[:k]]
+    assert min(gaps) > 1e-4
+
+
+def test_two_processes_score_like_one(alone, together):
+    for (loss, metrics, replies), (loss_2, metrics_2, replies_2) in zip(
+        alone["packed"]["evaluations"], together["packed"]["evaluations"], strict=True
+    ):
+        assert math.isclose(loss, loss_2, rel_tol=1e-5)
+        assert len(replies) == 5
+        assert replies == replies_2
+        assert metrics == pytest.approx(metrics_2)
+
+
+def test_a_world_repeats_its_own_bits(together, folder):
+    first, again = (file_sha256(_weights(folder / "2", name)) for name in ("accumulated", "again"))
+    assert first == again
+
+
+def test_two_processes_continue_the_run_of_one(alone, together, folder):
+    """Steps 6 to 8 of a run whose first five were taken by one process."""
+    assert [step[0] for step in together["early"]["steps"]] == pytest.approx(
+        [step[0] for step in alone["padded"]["steps"][5:]], rel=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_four_processes_train_like_one(make_config, folder, alone):
+    runs = {case: _config(make_config, folder / "4", case) for case in CASES}
+    seen = train_in_world(4, runs, folder / "task-4")
+    for case in CASES:
+        _require_equal(alone[case], seen[case], folder, 4, case)

@@ -1,0 +1,120 @@
+"""Runs in a world of several processes, for tests: one spawned group takes the steps of many runs.
+
+`train_in_world` starts the processes with the environment that a launcher gives them; each of them
+runs this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convo_cli.config.schema import RunConfig
+from convo_cli.events import EvaluationDone, Event, StepDone, ignore
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def train_in_world(size: int, runs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train each config in a world of this size, and return what rank 0 saw of each run.
+
+    A run is a config, or the folder of a run that is resumed.
+    """
+    folder.mkdir()
+    task = folder / "task.json"
+    task.write_text(
+        json.dumps(
+            {
+                name: run.model_dump(mode="json") if isinstance(run, RunConfig) else str(run)
+                for name, run in runs.items()
+            }
+        )
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2 * size)
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "tests.worlds", task],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+                    "RANK": str(rank),
+                    "WORLD_SIZE": str(size),
+                    "LOCAL_RANK": str(rank),
+                    "LOCAL_WORLD_SIZE": str(size),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(listener.getsockname()[1]),
+                    "CONVO_STORE_FD": str(listener.fileno()),
+                },
+                pass_fds=[listener.fileno()],
+            )
+            for rank in range(size)
+        ]
+    try:
+        assert [process.wait(timeout=600) for process in processes] == [0] * size
+    finally:
+        for process in processes:
+            process.kill()
+    return json.loads((folder / "seen.json").read_text())
+
+
+def train_alone(config: RunConfig) -> dict[str, Any]:
+    """Train a config in this process, and return what `train_in_world` returns."""
+    from convo_cli.training.run import start_run
+
+    seen = Seen()
+    start_run(config, seen)
+    return seen.record
+
+
+class Seen:
+    """A reporter that keeps the numbers of steps and evaluations."""
+
+    def __init__(self) -> None:
+        self.record: dict[str, Any] = {"steps": [], "evaluations": []}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            self.record["steps"].append(
+                [event.loss, event.grad_norm, event.num_tokens, event.num_targets, event.flops]
+            )
+        if isinstance(event, EvaluationDone):
+            replies = [sample.reply for sample in event.samples]
+            self.record["evaluations"].append([event.loss, dict(event.metrics), replies])
+
+
+def main() -> None:
+    """Take part in every run of a task; rank 0 writes what it saw beside the task."""
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.runs.provenance.run_info import read_config
+    from convo_cli.training.distributed.launcher import world_of
+    from convo_cli.training.run import resume_run, start_run
+
+    task, seen = Path(sys.argv[1]), {}
+    with world_of("cpu") as world:
+        for name, run in json.loads(task.read_text()).items():
+            reporter = Seen()
+            emit = reporter if world.is_first else ignore
+            if isinstance(run, str):
+                config = read_config(RunDirectory(Path(run)))
+                training = config.training.model_copy(update={"max_steps": 8})
+                config = config.model_copy(update={"training": training})
+                resume_run(Path(run), "last", config, emit, world=world)
+            else:
+                start_run(RunConfig.model_validate_json(json.dumps(run)), emit, world)
+            seen[name] = reporter.record
+    if world.is_first:
+        task.with_name("seen.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
