@@ -28,8 +28,9 @@ def main(*, is_module: bool = False) -> None:
         run()
     except SystemExit as stop:
         from convo_cli.background import end_process
+        from convo_cli.world import seat_in
 
-        end_process(stop.code)
+        end_process(stop.code, is_one_of_many=seat_in() is not None)
 
 
 def run() -> None:

@@ -57,13 +57,14 @@ def _wait_for(future: Future[T]) -> T:
     return future.result()
 
 
-def end_process(code: object) -> NoReturn:
+def end_process(code: object, *, is_one_of_many: bool = False) -> NoReturn:
     """End the process: at once after a signal, otherwise when all background tasks are done.
 
     After a signal Python's own shutdown is skipped: it takes a second with torch, and unwinding a
-    thread inside native code would abort the process.
+    thread inside native code would abort the process. The same holds for an error in one of the
+    processes of a world, whose connections are broken.
     """
-    if code in _STOPPED:
+    if code in _STOPPED or (is_one_of_many and isinstance(code, int) and code):
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

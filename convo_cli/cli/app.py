@@ -39,6 +39,7 @@ from convo_cli.errors import (
     is_out_of_memory,
     refused_by_system,
 )
+from convo_cli.world import seat_in
 
 _UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ELOOP)
 """Errors of the operating system for an unreachable path: a user's mistake, not a bug."""
@@ -114,6 +115,9 @@ def main() -> None:
             code = _run(sys.argv[1:])
         except ConvoError as error:
             code = error.exit_code
+            seat = seat_in()
+            if seat is not None and seat.local_rank > 0:
+                sys.exit(code)  # the first process of this machine reports the same
             with finished("the --json object of this error is lost"):
                 command = _command_in(sys.argv)
                 show_error(error, command=command, as_json="--json" in sys.argv)

@@ -54,20 +54,19 @@ def _expand_home(path: str) -> str:
 
 
 def _devices(value: Any) -> Any:
-    """Turn the list of a config into a tuple, and refuse one that is empty or names a GPU twice."""
-    if not isinstance(value, list | tuple):
-        return value
-    if not value or len(set(value)) < len(value):
-        raise ValueError("a list of devices names each GPU once, such as [0, 2]")
-    return tuple(value)
+    """Turn the list of a config into a tuple; refuse what names no devices."""
+    names = list(value) if isinstance(value, list | tuple) else None
+    numbers, low = ([value], 1) if names is None else (names, 0)
+    is_good = all(type(number) is int and low <= number <= 65_535 for number in numbers)
+    if value == "auto" or (is_good and numbers and len(set(numbers)) == len(numbers)):
+        return value if names is None else tuple(names)
+    raise ValueError(
+        f"found {json.dumps(value, default=str)[:60]}; allowed: a whole number from 1 on, a "
+        "list of different GPUs such as [0, 2], or auto"
+    )
 
 
-Devices = Annotated[
-    Annotated[int, Field(ge=1, le=65_536)]
-    | tuple[Annotated[int, Field(ge=0, le=65_536)], ...]
-    | Literal["auto"],
-    BeforeValidator(_devices),
-]
+Devices = Annotated[int | tuple[int, ...] | Literal["auto"], BeforeValidator(_devices)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
 Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]

@@ -22,7 +22,7 @@ from convo_cli.training.distributed.process_group import POLL, ProcessGroup
 from convo_cli.wording import counted
 from convo_cli.world import Seat, World
 
-_TO_MEET = timedelta(minutes=5)
+_TO_MEET = timedelta(seconds=int(os.environ.get("CONVO_SECONDS_TO_MEET", "300")))
 _TO_ANSWER = timedelta(minutes=10)  # of a collective, before a process counts as hung
 
 
@@ -73,7 +73,8 @@ def _connect(seat: Seat, device: str) -> Store:
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"the {seat.size} processes did not meet at {host}:{port} ({first_line(error)})",
-            hint="start all of them within 5 minutes, with an address that every machine reaches",
+            hint=f"start all of them within {_TO_MEET.seconds} seconds (CONVO_SECONDS_TO_MEET), "
+            "with an address that every machine reaches",
         ) from error
     return PrefixStore("convo", store)
 

@@ -56,7 +56,7 @@ def launch(
         return None
     if count > num_cpus():
         raise UsageError(
-            f"training.devices asks for {counted(count, 'process')}, but convo may use "
+            f"training.devices asks for {counted(count, 'device')}, but convo may use "
             f"{counted(num_cpus(), 'CPU')} here",
             hint="lower it: each process needs a CPU, also with a GPU",
         )

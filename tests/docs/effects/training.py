@@ -194,6 +194,13 @@ def _(cpu, missing):
     assert "device cuda:99: this machine has" in missing.result.err
 
 
+@effect("training.devices", 1, 4096, seen_in="metrics.jsonl, the refusal")
+def _(one, too_many):
+    """Each step is shared by a process for each device; more than there are CPUs are refused."""
+    assert one.started["num_processes"] == 1
+    assert "asks for 4,096 devices, but convo may use" in too_many.result.err
+
+
 @effect(
     "training.gradient_checkpointing",
     False,

@@ -1,0 +1,128 @@
+"""`convo train --devices 2`: several processes have one outcome, also if one is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from convo_cli.runs.directory import RunDirectory
+from tests.commands import environment, make_workplace, run_here, run_process, settings, start
+
+LONG = settings(
+    "training.max_steps=100000", "evaluation.every_steps=50000", "evaluation.reply_dialogues=0",
+    "logging.tensorboard=false", "logging.plots=false", "training.devices=2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_workplace(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def two_cpus():
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
+
+
+def _begun(folder, *arguments):
+    """Start a run on two devices and wait for its first steps; return launcher and ranks."""
+    launcher = start(folder, *arguments, "--quiet", env=environment(OMP_NUM_THREADS="1"))
+    log = folder / "runs" / "tiny" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not log.exists() or log.read_text().count('"event": "step"') < 3:
+        assert launcher.poll() is None, launcher.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ranks = psutil.Process(launcher.pid).children()
+    return launcher, sorted(ranks, key=lambda rank: int(rank.environ()["RANK"]))
+
+
+def _require_gone(ranks):
+    gone, alive = psutil.wait_procs(ranks, timeout=60)
+    assert (len(gone), alive) == (2, [])
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_saves_the_run_which_one_device_continues(folder):
+    launcher, ranks = _begun(folder, "train", "config.yaml", *LONG)
+    launcher.send_signal(signal.SIGTERM)
+    _, err = launcher.communicate(timeout=120)
+    lines = err.decode().splitlines()
+    assert launcher.returncode == 143
+    assert lines[0] == "SIGTERM: stopping after this step"
+    assert "; the run is saved" in lines[1]
+    assert lines[2:] == ["hint: convo resume runs/tiny"]
+    _require_gone(ranks)
+    run = RunDirectory(folder / "runs" / "tiny")
+    step = run.checkpoint_steps()[-1]
+    further = settings(f"training.max_steps={step + 2}")
+    result = run_process(folder, "resume", "runs/tiny", "--devices", "1", *further)
+    assert result.code == 0, result.err
+    assert "processes: the run had 2 and continues with 1" in result.err
+    changes = json.loads(run.info.read_text())["changes"]
+    assert [change["step"] for change in changes if "processes" in change["message"]] == [step]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_all_with_one_error(folder, killed):
+    launcher, ranks = _begun(folder, "train", "config.yaml", *LONG)
+    started = time.monotonic()
+    ranks[killed].kill()
+    _, err = launcher.communicate(timeout=60)
+    assert time.monotonic() - started < 15
+    assert launcher.returncode == 137
+    error, hint = err.decode().splitlines()
+    assert error.startswith(f"error: rank {killed} on ")
+    assert hint == "hint: convo resume runs/tiny"
+    _require_gone(ranks)
+
+
+@pytest.mark.slow
+def test_the_processes_save_and_end_if_their_launcher_is_killed(folder):
+    launcher, ranks = _begun(folder, "train", "config.yaml", *LONG)
+    launcher.kill()
+    launcher.communicate()
+    _require_gone(ranks)
+    assert RunDirectory(folder / "runs" / "tiny").checkpoint_steps()[-1] > 0
+
+
+def test_more_devices_than_cpus_are_refused_before_anything_is_written(folder):
+    result = run_here(folder, "train", "config.yaml", "--devices", "4096")
+    assert result.code == 2
+    assert "training.devices asks for 4,096 devices, but convo may use" in result.err
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_one_device_is_refused_beside_several(folder, device):
+    result = run_here(
+        folder, "train", "config.yaml", "--devices", "2", *settings(f"training.device={device}")
+    )
+    assert result.code == 2
+    assert f"{device} is one device; with devices" in result.err
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("devices", ["0", "two", "1,1", "-1", "2.5"])
+def test_a_wrong_number_of_devices_is_refused(folder, devices):
+    result = run_here(folder, "train", "config.yaml", f"--devices={devices}")
+    assert result.code == 2
+    assert "training.devices" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_processes_that_do_not_meet_say_where(folder):
+    """Rank 1 of a world whose rank 0 never starts."""
+    seat = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "CONVO_SECONDS_TO_MEET": "1"}
+    result = run_process(folder, "train", "config.yaml", env=environment(**seat, **place))
+    assert result.code == 2
+    assert "the 2 processes did not meet at 127.0.0.1:9" in result.err
+    assert not (folder / "runs" / "tiny").exists()
