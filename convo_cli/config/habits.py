@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-SEVERAL_GPUS = "training on several GPUs at once is not supported yet"
+SEVERAL_GPUS = "the new config uses one GPU; for several, add --devices to `convo train`"
 
 _PRECISIONS = {
     "fp32": "32 32-true float32 float full single no fp32-true torch.float32",
@@ -70,7 +70,7 @@ def advice(path: str, value: Any) -> str:
         return "there is no double precision; write fp32"
     if path == "training.device":
         if is_several(value):
-            return f"{SEVERAL_GPUS}; write cuda or cuda:0"
+            return "for several GPUs, write cuda here, and their numbers in training.devices"
         if device := device_of(value):
             return f"write {device}"
     return ""
@@ -82,7 +82,7 @@ def advice_for_other_key(name: str, path: str, value: Any) -> str:
         return f"write {path.rpartition('.')[2]}: {_FLAGS[name][not value]}"
     if name in _COUNTS and isinstance(value, int) and not isinstance(value, bool):
         if value > 1:
-            return f"{SEVERAL_GPUS}; write device: cuda"
+            return f"write device: cuda and devices: {value}"
         if value >= 0:
             return f"write device: {'cuda' if value else 'cpu'}"
     return advice(path, value).replace("write ", f"write {path.rpartition('.')[2]}: ")

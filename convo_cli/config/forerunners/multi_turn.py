@@ -55,7 +55,7 @@ def _map_device(old: OldConfig) -> int:
     device = old.get("device", "cpu")
     if isinstance(device, list) and len(device) > 1 and all(map(is_index, device)):
         old.new_values["training.device"] = f"cuda:{device[0]}"
-        note = f"{SEVERAL_GPUS}; convo trains on one, with training.batch_size for all"
+        note = f"{SEVERAL_GPUS}, with training.batch_size for all"
         old.unsupported("device", note, ("training.device", "training.batch_size"))
         return len(device)
     if named := device_of(device):

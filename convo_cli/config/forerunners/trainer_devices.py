@@ -46,7 +46,7 @@ def map_devices(old: OldConfig) -> int:
     if count > 1 or value in (-1, "-1"):
         becomes = ("training.device", "training.batch_size")[: 2 if count > 1 else 1]
         old.new_values["training.device"] = device
-        old.unsupported(key, f"{SEVERAL_GPUS}; convo trains on one{note}", becomes)
+        old.unsupported(key, f"{SEVERAL_GPUS}{note}", becomes)
     else:
         old.map(key, {"training.device": device}, note)
     for other in (_GPUS, _DEVICES):
@@ -76,7 +76,7 @@ def _one_device(old: OldConfig, key: str, value: Any, kind: str) -> int:
         if name != key or is_one_of(value, (None, 0, 1, "1", "auto", [], [0])):
             old.not_needed(name, f"training.device: {device} is one device")
         else:
-            old.unsupported(name, "convo trains in one process on one device")
+            old.unsupported(name, "the new config uses one process; for several, add --devices to `convo train`")
     return 1
 
 

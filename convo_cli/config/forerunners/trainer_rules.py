@@ -17,7 +17,7 @@ from convo_cli.config.forerunners.notes import (
     Rule,
 )
 
-_NO_SEVERAL = "training on several devices at once is not supported yet"
+_NO_SEVERAL = "for several devices, add --devices to `convo train`, or use torchrun"
 _OFF = "it is off"
 ALL_DATA = "all data is used"
 _NO_PART = "there is no such limit; give a smaller file"

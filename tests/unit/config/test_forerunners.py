@@ -218,8 +218,8 @@ def test_a_trainer_setting_becomes(
 @pytest.mark.parametrize(
     ("line", "key", "words"),
     [
-        ("gpus: 2", "gpus", "several GPUs at once is not supported yet"),
-        ("gpus: -1", "gpus", "several GPUs at once is not supported yet"),
+        ("gpus: 2", "gpus", "for several, add --devices"),
+        ("gpus: -1", "gpus", "for several, add --devices"),
         ("precision: 64", "precision", "fp32, bf16 or fp16"),
         ("precision: bf16-true", "precision", "weights are always fp32"),
         ("accelerator: tpu", "accelerator", "Apple's MPS"),
