@@ -100,13 +100,6 @@ class RunStarted:
     num_processes: int = 1
     """Processes that share each step, one for each device."""
 
-    @property
-    def devices(self) -> str:
-        """Return the device, or the number of devices and their kind."""
-        if self.num_processes == 1:
-            return self.device
-        return f"{self.device.partition(':')[0]}, {self.num_processes} processes"
-
 
 @dataclass(frozen=True, slots=True)
 class StepDone:

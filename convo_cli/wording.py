@@ -12,6 +12,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def shared_device(device: str, num_processes: int) -> str:
+    """Return the device of a run in words; that of several processes has no number."""
+    return f"{device.partition(':')[0]}, {num_processes} processes" if num_processes > 1 else device
+
+
 def on_one_line(text: str) -> str:
     """Replace line breaks and tabs by escapes: a file name may contain what looks like a hint."""
     return _BREAK.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -96,7 +96,7 @@ def main() -> None:
     """Take part in every run of a task; rank 0 writes what it saw beside the task."""
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config
-    from convo_cli.training.distributed.launcher import world_of
+    from convo_cli.training.distributed.rank_process import world_of
     from convo_cli.training.run import resume_run, start_run
 
     task, seen = Path(sys.argv[1]), {}

@@ -50,7 +50,8 @@ def choose_machine(
             and device.type == torch.device(stored.device).type
         ):
             precision = stored.precision
-        _set_threads(stored.num_threads, os.environ, emit)
+        if stored.num_processes == world.size:  # else the bits change anyway
+            _set_threads(stored.num_threads, os.environ, emit)
     if world.size > 1:
         device = _own_device(device, world)
     precision = precision or choose_precision(wanted.precision, device)

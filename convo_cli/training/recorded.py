@@ -87,7 +87,7 @@ def train_and_record(
         emit_to_all(started(run, parts, state, evaluations))
         if parts.world.size > 1 and _has_dropout(parts):
             emit_to_all(Notice(_OTHER_DROPOUT))
-        parts.world.share_weights(state.model.state_dict().values())
+        _begin_together(parts, state)
         try:
             reason = train(state, job)
         except StepDivergedError as error:
@@ -120,6 +120,12 @@ def _has_dropout(parts: Parts) -> bool:
     return any(getattr(module, "p", 0) for module in parts.model.modules())
 
 
+def _begin_together(parts: Parts, state: TrainState) -> None:
+    """Wait for what rank 0 writes and plots before step 1, and take over its weights."""
+    parts.world.first_alone(lambda: None)
+    parts.world.share_weights(state.model.state_dict().values())
+
+
 def follow(
     run: RunDirectory,
     parts: Parts,
@@ -128,7 +134,7 @@ def follow(
     stop: StopRequest,
 ) -> RunResult:
     """Take part in the steps of a run as another process than rank 0, which writes everything."""
-    parts.world.share_weights(state.model.state_dict().values())
+    _begin_together(parts, state)
     job = RunJob(run, parts, stop, ignore, evaluations)
     try:
         reason = train(state, job)

@@ -38,7 +38,7 @@ from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
-from convo_cli.training.distributed.agreement import require_same, require_same_parts
+from convo_cli.training.distributed.same_inputs import require_same, require_same_parts
 from convo_cli.training.job import save_and_point
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data

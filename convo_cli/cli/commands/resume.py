@@ -95,7 +95,8 @@ def resume(
     from convo_cli.config.load import keys_set_by, locate_overrides
     from convo_cli.runs.directory import existing_run, how_to_continue
     from convo_cli.runs.provenance.run_info import read_config
-    from convo_cli.training.distributed.launcher import is_launched, launch, world_of
+    from convo_cli.training.distributed.launcher import launch
+    from convo_cli.training.distributed.rank_process import is_launched, world_of
 
     require_run(run_dir)
     overrides = with_devices(overrides, devices)

@@ -50,7 +50,8 @@ def train(
     from convo_cli.cli.given_paths import require_config
     from convo_cli.config.load import locate_config
     from convo_cli.runs.directory import RunDirectory, how_to_continue, require_new
-    from convo_cli.training.distributed.launcher import is_launched, launch, world_of
+    from convo_cli.training.distributed.launcher import launch
+    from convo_cli.training.distributed.rank_process import is_launched, world_of
 
     require_config(config)
     overrides = with_devices(overrides, devices)

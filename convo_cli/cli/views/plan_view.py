@@ -103,7 +103,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     test = [("test", f"once, at the end of the run, with the {which}")] if start.test else []
     return [
         ("run", f"{printable(str(start.run_dir))} (dry run: not created)"),
-        ("device", f"{start.devices}, {start.precision}"),
+        ("device", f"{start.device}, {start.precision}"),
         ("parameters", f"{start.num_parameters:,}, {trained} trained"),
         ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
         *sooner,

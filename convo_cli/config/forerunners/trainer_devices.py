@@ -76,7 +76,9 @@ def _one_device(old: OldConfig, key: str, value: Any, kind: str) -> int:
         if name != key or is_one_of(value, (None, 0, 1, "1", "auto", [], [0])):
             old.not_needed(name, f"training.device: {device} is one device")
         else:
-            old.unsupported(name, "the new config uses one process; for several, add --devices to `convo train`")
+            old.unsupported(
+                name, "the new config uses one process; for several, add --devices to `convo train`"
+            )
     return 1
 
 

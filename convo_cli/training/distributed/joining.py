@@ -17,8 +17,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from convo_cli.errors import ConvoError, UsageError, first_line
-from convo_cli.training.distributed.launcher import LISTENER
 from convo_cli.training.distributed.process_group import POLL, ProcessGroup
+from convo_cli.training.distributed.rank_process import LISTENER
 from convo_cli.wording import counted
 from convo_cli.world import Seat, World
 

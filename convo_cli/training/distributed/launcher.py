@@ -12,10 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,11 +22,10 @@ from types import FrameType
 from typing import Literal
 
 from convo_cli.errors import RankLostError, StoppedError, UsageError
+from convo_cli.training.distributed.rank_process import LIFELINE, LISTENER
 from convo_cli.wording import counted
-from convo_cli.world import World, seat_in
+from convo_cli.world import seat_in
 
-LISTENER, LIFELINE = "CONVO_STORE_FD", "CONVO_LAUNCHER_FD"
-"""Environment variables with open files: the socket of the store, and a pipe that ends with us."""
 _GRACE = 8.0
 """Seconds in which the processes may end by themselves after one of them failed."""
 _POLL = 0.05
@@ -69,29 +67,6 @@ def launch(
             finally:
                 ranks.kill()
         return ranks.outcome(hint)
-
-
-def is_launched() -> bool:
-    """Return whether `launch` started this process, after its checks and first message."""
-    return LIFELINE in os.environ
-
-
-@contextmanager
-def world_of(device: str) -> Iterator[World]:
-    """Join the world of this process; without several processes, nothing of it is imported.
-
-    Errors are those of `convo_cli.training.distributed.joining.joined`.
-    """
-    if is_launched():
-        _end_with_launcher(int(os.environ[LIFELINE]))
-    seat = seat_in()
-    if seat is None or seat.size == 1:
-        yield World()
-        return
-    from convo_cli.training.distributed.joining import joined
-
-    with joined(seat, device) as world:
-        yield world
 
 
 def _num_gpus(device: str) -> int:
@@ -240,14 +215,3 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-
-
-def _end_with_launcher(lifeline: int) -> None:
-    """Stop, as after a SIGTERM, when the launcher ends; it holds the other end of the pipe."""
-
-    def watch() -> None:
-        with suppress(OSError):
-            os.read(lifeline, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -19,7 +19,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-from convo_cli.errors import ConvoError, RankLostError, StoppedError, first_line
+from convo_cli.errors import (
+    ConvoError,
+    OutOfMemoryError,
+    RankLostError,
+    StoppedError,
+    first_line,
+    is_out_of_memory,
+)
 from convo_cli.world import Seat, World
 
 T = TypeVar("T")
@@ -111,6 +118,8 @@ class ProcessGroup(World):
         if isinstance(error, RankLostError):
             return
         code, message, hint = 1, f"{type(error).__name__}: {first_line(error)}", None
+        if is_out_of_memory(error):
+            code = OutOfMemoryError.exit_code
         if isinstance(error, ConvoError):
             code, message, hint = error.exit_code, error.message, error.hint
         with suppress(RuntimeError):

@@ -26,7 +26,7 @@ from convo_cli.events import (
     SampleReply,
     StepDone,
 )
-from convo_cli.wording import counted
+from convo_cli.wording import counted, shared_device
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,10 +55,11 @@ def show_notice(console: Console, event: Notice) -> None:
 
 def show_start(console: Console, event: RunStarted) -> None:
     """Print the description of the run and the table of its data."""
+    device = shared_device(event.device, event.num_processes)
     steps = f"{event.first_step:,} to {event.max_steps:,}, {event.steps_per_epoch:,} per epoch"
     facts = {
         "run": one_line(str(event.run_dir)),
-        "device": f"{one_line(event.devices)}, {event.precision}",
+        "device": f"{one_line(device)}, {event.precision}",
         "parameters": f"{event.num_parameters:,}",
         "steps": steps,
         "to stop": f"Ctrl-C or `touch {typeable(event.run_dir / 'stop')}` saves and stops",

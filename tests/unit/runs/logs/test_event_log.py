@@ -141,6 +141,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "steps_per_epoch": 5,
             "device": "cpu",
             "precision": "fp32",
+            "num_processes": 1,
             "num_threads": 2,
             "num_parameters": 1000,
             "peak_flops": None,

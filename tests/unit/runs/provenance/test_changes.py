@@ -41,7 +41,7 @@ def test_every_field_is_compared(info, field):
     value = getattr(info.execution, field)
     other = {
         bool: False,
-        int: 1,
+        int: 3,
         dict: {"MKL_CBWR": "AVX2"},
         str: "bf16" if field == "precision" else "mps",
     }

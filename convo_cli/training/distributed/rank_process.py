@@ -1,0 +1,48 @@
+"""A process of a world: how it joins, and how it ends with its launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from convo_cli.world import World, seat_in
+
+LISTENER, LIFELINE = "CONVO_STORE_FD", "CONVO_LAUNCHER_FD"
+"""Environment variables with open files: the socket of the store, and a pipe that ends with us."""
+
+
+def is_launched() -> bool:
+    """Return whether `launch` started this process, after its checks and first message."""
+    return LIFELINE in os.environ
+
+
+@contextmanager
+def world_of(device: str) -> Iterator[World]:
+    """Join the world of this process; without several processes, nothing of it is imported.
+
+    Errors are those of `convo_cli.training.distributed.joining.joined`.
+    """
+    if is_launched():
+        _end_with_launcher(int(os.environ[LIFELINE]))
+    seat = seat_in()
+    if seat is None or seat.size == 1:
+        yield World()
+        return
+    from convo_cli.training.distributed.joining import joined
+
+    with joined(seat, device) as world:
+        yield world
+
+
+def _end_with_launcher(lifeline: int) -> None:
+    """Stop, as after a SIGTERM, when the launcher ends; it holds the other end of the pipe."""
+
+    def watch() -> None:
+        with suppress(OSError):
+            os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
