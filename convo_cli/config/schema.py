@@ -26,6 +26,7 @@ TemplateName = Literal["auto", "turns", "native", "chatml", "convmodel", "cls-se
 TrainOn = Literal["assistant", "all", "last"]
 LongTurns = Literal["refuse", "split", "drop"]
 Packing = Literal["auto", "on", "off"]
+Sharding = Literal["auto", "none", "full"]
 Reasoning = Literal["keep", "drop"]
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _BILLION = 1_000_000_000
@@ -401,6 +402,10 @@ class TrainingConfig(Section):
     """Devices that share each step, with one process for each: a number (GPUs, or processes on a
     CPU), a list of GPUs such as [0, 2], or auto (all GPUs). Under torchrun its own options decide.
     Loss and weights are those of one device, except for rounding and dropout."""
+    sharding: Sharding = "auto"
+    """Model, gradients and moments on several devices: none (each device has all of them), full
+    (each has a part of them, and gathers a block while it computes), auto (full if they would not
+    fit a GPU, else none). Loss and weights are the same, except for rounding."""
     gradient_checkpointing: bool = False
     """Compute activations twice: about a third more time, much less memory."""
     compile: bool = False
@@ -437,6 +442,8 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"micro_batch_size {self.micro_batch_size} is more than batch_size {batch.number}"
             )
+        if self.sharding == "full" and self.compile:
+            raise ValueError("compile cannot be on with sharding: full")
         if self.devices != 1 and self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(
                 f"device {self.device} is one device; with devices, write device: cuda, cpu or auto"

@@ -44,6 +44,8 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import load_checkpoint_model, restore_state
+from convo_cli.training.sharding.fsdp import choose_sharding, shard_model
+from convo_cli.training.sharding.whole_tensors import is_distributed
 from convo_cli.training.state import TrainState
 from convo_cli.wording import counted
 from convo_cli.world import World
@@ -140,10 +142,22 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
             encoder, read_spiece(checkpoint, str(checkpoint)), data, model, machine, progress, info
         ),
     )
+    if parts.execution.sharding == "full":  # before the moments take memory
+        shard_model(parts.model, parts.world)
     state = _new_state(parts)
     restore_state(checkpoint, state)
     state.progress.phases = parts.order.phases
     return parts, state
+
+
+def share_state(parts: Parts, state: TrainState) -> None:
+    """Give all processes the state of rank 0, and each its part of it if the run is sharded."""
+    if is_distributed(state.model):  # a resumed run; each part comes from the checkpoint
+        return
+    parts.world.share_weights(state.model.state_dict().values())
+    if parts.execution.sharding == "full":
+        shard_model(state.model, parts.world)
+        state.optimizer = make_optimizer(state.model, parts.config.training)
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     if training.compile:
         # In place, so that saving and generation keep using the same module.
         model.base_model.compile(dynamic=True)
+    sharding = choose_sharding(training.sharding, model, inputs.world, inputs.emit)
     progress, length = beginning.progress, training.length
     order = Order(data.train.lengths, config.seed, progress.phases or (Phase.of(training),))
     order = order.resumed(progress.step, training)
@@ -207,7 +222,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         test_reply_dialogues=test_reply_dialogues,
         training_facts=training_facts,
         batching=batching,
-        execution=execution_of(machine, batching),
+        execution=execution_of(machine, batching, sharding),
         device=device,
         order=order,
         max_steps=length.number if isinstance(length, Steps) else order.num_steps(length.number),

@@ -23,18 +23,17 @@ from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
 from convo_cli.model.usage import UsageMeter
-from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
-from convo_cli.runs.selection import point_and_prune
 from convo_cli.signals import UNSAVED, StopRequest
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import share_of
-from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
 from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job, StepPlan
 from convo_cli.training.optim import has_user_targets, horizon_of, learning_rate_at
-from convo_cli.training.saving import save_checkpoint
+from convo_cli.training.sharding.fsdp import reduce_gradients, run_inside, whole_model
+from convo_cli.training.sharding.joint_saving import save_together
 from convo_cli.training.state import EarlyStopping, TrainState
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ class RunJob(Job):
         self._count_flops = FlopCounter(parts.model)
         self._usage = UsageMeter(parts.device)
         self._waiting_seconds = self._flops = 0.0
+        self._last: Batch | None = None
 
     def plan(self, step: int) -> StepPlan:
         """Return this rank's examples of the step, sorted by length and cut into micro-batches."""
@@ -99,12 +99,24 @@ class RunJob(Job):
             )
         ]
         self._flops = sum(map(self._count_flops, batches))
+        if parts.execution.sharding == "full":
+            batches += self._empty_passes(examples, len(batches))
+        self._last = batches[-1] if batches else None
         self._waiting_seconds = time.perf_counter() - started
         return StepPlan(
             batches,
             num_tokens=int(store.lengths[chosen].sum()),
             num_targets=int(np.isin(targets, sorted(kinds)).sum()),
         )
+
+    def _empty_passes(self, examples: Sequence[Example], num_passes: int) -> list[Batch]:
+        """Return passes without targets: parts are gathered only if all processes take as many."""
+        parts, size = self._parts, self.world.size
+        lengths = np.array([len(example.input_ids) for example in examples])
+        most = parts.config.training.micro_batch_size or len(examples)
+        shares = (lengths[share_of(lengths, rank, size)] for rank in range(size))
+        wanted = max(len(parts.batching.split(share, most)) for share in shares)
+        return [parts.batching.batch(examples[:1], ()) for _ in range(wanted - num_passes)]
 
     def _target_kinds(self, step: int) -> set[int]:
         """Return the target kinds of a step; the user's only while the curriculum includes them."""
@@ -116,8 +128,10 @@ class RunJob(Job):
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Compute the loss of a batch with the batching and the precision of the run."""
+        reduce_gradients(model, is_due=batch is self._last)
+        moved = batch.to(self._parts.device)
         with self._autocast():
-            return self._parts.batching.nll_sum(model, batch.to(self._parts.device))
+            return run_inside(model, lambda: self._parts.batching.nll_sum(model, moved))
 
     def learning_rate(self, step: int) -> float:
         return learning_rate_at(step, self._parts.config.training, self._parts.max_steps)
@@ -150,11 +164,12 @@ class RunJob(Job):
         *,
         stage: str,
         so_far: RunSoFar | None = None,
+        model: PreTrainedModel | None = None,
     ) -> EvaluationDone | None:
         """Score the model, whose weights are those of ``step``, on validation or test data.
 
-        ``dialogues`` get a reply; ``so_far`` are the facts of the run that its health is judged by.
-        None if a stop was requested before the end.
+        ``dialogues`` get a reply; ``so_far`` are the facts of the run that its health is judged by;
+        ``model`` is by default that of the run. None if a stop was requested before the end.
         """
         parts, config = self._parts, self._parts.config
 
@@ -178,17 +193,16 @@ class RunJob(Job):
             world=self.world,
         )
         try:
-            return evaluator(parts.model, step)
+            if model is not None:
+                return evaluator(model, step)
+            with whole_model(parts.model) as whole:
+                return evaluator(whole, step)
         except _StoppedError:
             return None
 
     def save(self, state: TrainState) -> None:
         with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
-            self.world.first_alone(
-                lambda: save_and_point(
-                    self._run, self._parts, state, self._evaluations, self.emit, prunes=True
-                )
-            )
+            save_together(self._run, self._parts, state, self._evaluations, self.emit, prunes=True)
 
     def is_stopped(self) -> bool:
         """Return whether a process of the world has a stop request."""
@@ -210,25 +224,6 @@ class RunJob(Job):
         usage = self._usage.measure(event.step, is_last=event.step == event.max_steps)
         if usage is not None:
             self._emit(usage)
-
-
-def save_and_point(
-    run: RunDirectory,
-    parts: Parts,
-    state: TrainState,
-    evaluations: Mapping[int, EvaluationDone],
-    emit: Emit,
-    *,
-    prunes: bool = False,
-) -> None:
-    """Publish a checkpoint of the step unless it exists, and update the pointers.
-
-    If ``prunes``, only the newest and the best checkpoints of the config are kept.
-    """
-    step = state.progress.step
-    if not is_saved(run, step):
-        save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
-    point_and_prune(run, run.checkpoint(step), parts.config, evaluations, prunes=prunes)
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:

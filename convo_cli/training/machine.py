@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 
@@ -58,14 +59,17 @@ def choose_machine(
     return _machine(config, device, precision, world)
 
 
-def execution_of(machine: Machine, batching: Batching) -> Execution:
-    """Combine the machine with the batching that was chosen on it."""
+def execution_of(
+    machine: Machine, batching: Batching, sharding: Literal["none", "full"]
+) -> Execution:
+    """Combine the machine with the batching and the sharding that were chosen on it."""
     return Execution(
         **machine.model_dump(),
         is_packed=batching.is_packed,
         why_padded=batching.why_padded,
         has_plain_head=batching.has_plain_head,
         attention=batching.attention,
+        sharding=sharding,
     )
 
 

@@ -28,13 +28,14 @@ from convo_cli.runs.logs.loss_plot import LossPlot, plotting
 from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
-from convo_cli.training.build import Parts
-from convo_cli.training.job import RunJob, save_and_point
+from convo_cli.training.build import Parts, share_state
+from convo_cli.training.job import RunJob
 from convo_cli.training.loop import STOPPED, StepDivergedError, train
 from convo_cli.training.optim import schedule_corners
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.resume.horizon import warm_up_notices
+from convo_cli.training.sharding.joint_saving import save_together
 from convo_cli.training.state import TrainState
 
 _OTHER_DROPOUT = (
@@ -123,7 +124,7 @@ def _has_dropout(parts: Parts) -> bool:
 def _begin_together(parts: Parts, state: TrainState) -> None:
     """Wait for what rank 0 writes and plots before step 1, and take over its weights."""
     parts.world.first_alone(lambda: None)
-    parts.world.share_weights(state.model.state_dict().values())
+    share_state(parts, state)
 
 
 def follow(
@@ -139,8 +140,8 @@ def follow(
     try:
         reason = train(state, job)
     except StepDivergedError:
-        parts.world.first_alone(lambda: None)  # rank 0 saves, and reports the error
-        raise
+        save_together(run, parts, state, evaluations, ignore)
+        raise  # rank 0 reports the error
     return result_of(run, parts, state, reason, evaluations, None)
 
 
@@ -167,7 +168,7 @@ def _explained(
     """Save the state from before the step, and return the error with the dialogues of the step."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
-        save_and_point(run, parts, state, evaluations, emit)
+        save_together(run, parts, state, evaluations, emit)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
         last = run.checkpoint_steps()[-1]

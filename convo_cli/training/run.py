@@ -39,7 +39,6 @@ from convo_cli.storage.access import derived_mode, masked
 from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.distributed.same_inputs import require_same, require_same_parts
-from convo_cli.training.job import save_and_point
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.plan import Plan, make_plan
@@ -47,6 +46,7 @@ from convo_cli.training.recorded import follow, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
 from convo_cli.training.resume.place import forked, rewind
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
+from convo_cli.training.sharding.joint_saving import save_and_point
 from convo_cli.training.state import TrainState
 from convo_cli.world import World
 
@@ -188,10 +188,10 @@ def resume_run(
 
             point = with_hashed_data(config.data, load, emit)
             require_same_parts(world, point.info, point.parts)
-        if not world.is_first:
-            return _follow_resume(run, point, stop)
         mode = stat.S_IRWXU | run.path.stat().st_mode  # a read-only run can still be forked
         allowed = derived_mode(run_sources(point.parts.config), (point.fork or run).path) & mode
+        if not world.is_first:
+            return _follow_resume(run, point, allowed, stop)
         with stop.finishing(STEP, second=UNSAVED), masked(allowed):
             message = f"resuming from step {point.found.step} ({_NAMES[which]})"
             if point.fork is None:
@@ -212,11 +212,13 @@ def resume_run(
             )
 
 
-def _follow_resume(run: RunDirectory, point: ResumePoint, stop: StopRequest) -> RunResult:
+def _follow_resume(
+    run: RunDirectory, point: ResumePoint, allowed: int, stop: StopRequest
+) -> RunResult:
     """Take the steps of a resume in another process than rank 0."""
     if point.reason and point.fork is None:
         return result_of(run, point.parts, point.state, point.reason, point.evaluations, None)
-    with stop.finishing(STEP, second=UNSAVED):
+    with stop.finishing(STEP, second=UNSAVED), masked(allowed):
         return follow(point.fork or run, point.parts, point.state, point.evaluations, stop)
 
 

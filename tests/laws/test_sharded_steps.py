@@ -17,8 +17,7 @@ from convo_cli.training.loop import StepPlan, train_step
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import load_checkpoint_model, restore_state, save_checkpoint
 from convo_cli.training.sharding.fsdp import (
-    load_weights,
-    reduce_after,
+    reduce_gradients,
     run_inside,
     shard_model,
     whole_model,
@@ -54,7 +53,7 @@ class Steps(StepsJob):
         return self._plan
 
     def nll_sum(self, model, batch):
-        reduce_after(model, is_last=batch is self._plan.batches[-1])
+        reduce_gradients(model, is_due=batch is self._plan.batches[-1])
         return run_inside(model, lambda: nll_sum(model, batch))
 
 
@@ -151,19 +150,17 @@ def test_inside_whole_model_each_process_may_take_its_own_passes_and_training_go
 ):
     def evaluated(world):
         job = Steps(encoder, sample_dialogues[:6], world)
-        plain = build_scratch_model(SIZE, encoder, seed=1).eval()
+        plain = build_scratch_model(SIZE, encoder, seed=0).eval()
         state = new_state(build_scratch_model(SIZE, encoder, seed=0), world)
-        load_weights(state.model, plain)
-        state.model.eval()
-        with torch.no_grad(), whole_model(state.model):
-            for batch in job.plan(0).batches * (1 + world.rank):
-                assert torch.equal(nll_sum(state.model, batch), nll_sum(plain, batch))
+        with torch.no_grad(), whole_model(state.model.eval()) as whole:
+            for batch in job.plan(0).batches * world.rank:
+                assert torch.equal(nll_sum(whole.eval(), batch), nll_sum(plain, batch))
+        assert all(parameter.is_meta for parameter in whole.parameters())
         first = advance(state, job, 2)
-        with torch.no_grad(), whole_model(state.model):
-            values = [float(nll_sum(state.model, batch)) for batch in job.plan(0).batches]
-        return first, world.sum([sum(values)]), advance(state, job, 1)
+        with torch.no_grad(), whole_model(state.model) as whole:
+            values = [float(nll_sum(whole, batch)) for batch in job.plan(0).batches * world.rank]
+        return first, values and sum(values), advance(state, job, 1)
 
     one, two = run_ranks(2, tmp_path, evaluated)
-    assert one == two
-    first, _, (last,) = one
-    assert last[0] < first[1][0]
+    assert (one[0], one[2]) == (two[0], two[2])
+    assert one[2][0][0] < one[0][1][0]

@@ -26,6 +26,7 @@ _ASKED_BY = {
     "device": "training.device",
     "precision": "training.precision",
     "processes": "training.devices",
+    "sharding": "training.sharding",
     "batching": "training.packing",
 }
 """Config keys with which the user asks for a change."""
@@ -146,6 +147,7 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
     yield "processor", execution.device_name
     yield "precision", execution.precision
     yield "processes", str(execution.num_processes)
+    yield "sharding", execution.sharding
     yield "CPU threads", str(execution.num_threads)
     yield "CPU instructions", execution.cpu_capability
     yield "batching", execution.batching

@@ -45,6 +45,8 @@ class Execution(Machine):
     """
     attention: str
     """The attention kernel."""
+    sharding: Literal["none", "full"] = "none"
+    """Whether each process has all of the model (none) or a part of it (full)."""
 
     @property
     def batching(self) -> str:

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
+from torch.distributed.tensor import DTensor
 
 from convo_cli.errors import (
     ConvoError,
@@ -71,7 +72,12 @@ class ProcessGroup(World):
         return parts
 
     def sum_gradients(self, parameters: Iterable[Any]) -> None:
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        trained = [
+            parameter
+            for parameter in parameters
+            # FSDP2 has reduced the gradients of its own parameters.
+            if parameter.requires_grad and not isinstance(parameter, DTensor)
+        ]
         # A process without examples has no gradient at all, and AdamW must not move a parameter
         # that no process used.
         counts = self.sum([parameter.grad is not None for parameter in trained])

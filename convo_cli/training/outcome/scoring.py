@@ -24,6 +24,7 @@ from convo_cli.signals import StopRequest
 from convo_cli.training.build import Parts
 from convo_cli.training.job import RunJob
 from convo_cli.training.saving import load_checkpoint_model
+from convo_cli.training.sharding.fsdp import fill, plain_copy
 from convo_cli.training.state import TrainState
 from convo_cli.world import World
 
@@ -60,12 +61,19 @@ def score_test_data(
             return known
         _free(state)
         begin("loading the checkpoint to test", emit)
-        parts.model.load_state_dict(load_checkpoint_model(chosen.path).state_dict())
+        model = plain_copy(parts.model)
+        weights_to_test = load_checkpoint_model(chosen.path).state_dict()
+        if model is not parts.model:
+            names = [name for name, _ in model.named_parameters()]
+            fill(model, {name: weights_to_test[name].to(parts.device) for name in names})
+        model.load_state_dict(weights_to_test)
         chosen.require_unchanged()
         step = read_state(chosen.path).progress.step
         # The other processes have ended with the training.
         job = RunJob(run, replace(parts, world=World()), stop, emit)
-        scores = job.score(store, parts.test_reply_dialogues, step, stage="scoring the test data")
+        scores = job.score(
+            store, parts.test_reply_dialogues, step, stage="scoring the test data", model=model
+        )
     if scores is None:
         remove_stop_file(run)
         emit(Notice(f"{message}; {resume} scores it"))

@@ -7,9 +7,10 @@ that FSDP2 knows, so convo computes the loss inside one (`run_inside`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -17,7 +18,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from convo_cli.training.sharding.whole_tensors import local_part, rows_of
+from convo_cli.config.schema import Sharding
+from convo_cli.errors import ModelError
+from convo_cli.events import Emit, Notice
+from convo_cli.training.sharding.whole_tensors import model_tensors, rows_of
 from convo_cli.world import World
 
 if TYPE_CHECKING:
@@ -25,7 +29,46 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_INSIDE = "convo_run_inside"
+_INSIDE, _COPY = "convo_run_inside", "convo_plain_copy"
+_SHARE_OF_MEMORY = 0.7
+"""Share of a GPU's memory for weights, gradients and moments; the rest is for activations."""
+
+
+def choose_sharding(
+    wanted: Sharding, model: PreTrainedModel, world: World, emit: Emit
+) -> Literal["none", "full"]:
+    """Return how the processes hold the model; ModelError if its shards would not be readable."""
+    if world.size == 1:
+        if wanted == "full":
+            emit(Notice("training.sharding: full has no effect, because there is one device"))
+        return "none"
+    if wanted == "none" or (wanted == "auto" and _fits(model)):
+        return "none"
+    _require_own_names(model)
+    emit(Notice(f"sharding: each of {world.size} devices has a part of the model (FSDP2)"))
+    return "full"
+
+
+def _fits(model: PreTrainedModel) -> bool:
+    """Return whether a GPU has the memory for weights, gradients and both moments of AdamW."""
+    if model.device.type != "cuda":
+        return True
+    needed = 16 * sum(parameter.numel() for parameter in model.parameters())
+    memory = torch.cuda.get_device_properties(model.device).total_memory
+    return needed < _SHARE_OF_MEMORY * memory
+
+
+def _require_own_names(model: PreTrainedModel) -> None:
+    """Require that transformers saves the tensors as they are, because shards have no others."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    tensors = {name: tensor.detach().to("meta") for name, tensor in model_tensors(model).items()}
+    if revert_weight_conversion(model, dict(tensors)).keys() != tensors.keys():
+        raise ModelError(
+            f"{type(model).__name__} cannot be sharded: transformers saves its tensors in another "
+            "form than it trains them",
+            hint="--set training.sharding=none",
+        )
 
 
 def shard_model(model: PreTrainedModel, world: World) -> None:
@@ -33,9 +76,12 @@ def shard_model(model: PreTrainedModel, world: World) -> None:
 
     The gradient of a parameter becomes the sum over the processes.
     """
+    copied = _copy_without_memory(model)
     mesh = init_device_mesh(model.device.type, (world.size,))
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh)
+    # In a tuple, because a module would become a part of the model.
+    setattr(model, _COPY, (copied,))
     setattr(model, _INSIDE, lambda call: call())
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, _INSIDE)
@@ -56,54 +102,62 @@ def run_inside(model: PreTrainedModel, call: Callable[[], T]) -> T:
     return run(call)
 
 
-def reduce_after(model: PreTrainedModel, *, is_last: bool) -> None:
-    """Reduce gradients only in the backward pass of the last micro-batch of a step."""
+def reduce_gradients(model: PreTrainedModel, *, is_due: bool) -> None:
+    """Set whether the next backward pass reduces the gradients: that of the last micro-batch."""
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(is_last)
+        model.set_requires_gradient_sync(is_due)
 
 
 @contextmanager
-def whole_model(model: PreTrainedModel) -> Iterator[None]:
-    """Keep all parameters whole in every process inside the block, for evaluation.
+def whole_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Yield a model with all parameters in every process, for evaluation; most often the same one.
 
-    Inside it the processes need not take the same forward passes.
+    The copy of a distributed model is not one of FSDP2, so the processes need not take the same
+    forward passes.
     """
-    modules = _sharded_modules(model)
-    if modules:
-        with torch.no_grad():
-            run_inside(model, lambda: None)  # the first call tells torch which module is the root
-    for module in modules:
-        module.set_reshard_after_forward(False, recurse=False)
-        module.unshard()
-    try:
-        yield
-    finally:
-        for module in modules:
-            # That of the root is needed again at once, by the backward pass.
-            module.set_reshard_after_forward(module is not model, recurse=False)
-            module.reshard()
-
-
-def load_weights(model: PreTrainedModel, other: PreTrainedModel) -> None:
-    """Replace the weights of a model, which may be distributed, by those of a whole one."""
-    whole = other.state_dict()
+    copied = plain_copy(model)
+    if copied is model:
+        yield model
+        return
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            local_part(tensor).copy_(like(whole[name], tensor, is_local=True))
+        whole = {name: tensor.full_tensor() for name, tensor in model.named_parameters()}  # type: ignore[attr-defined]
+    fill(copied, whole)
+    try:
+        yield copied
+    finally:
+        fill(copied, {name: tensor.to("meta") for name, tensor in whole.items()})
 
 
-def like(whole: torch.Tensor, tensor: torch.Tensor, *, is_local: bool = False) -> torch.Tensor:
-    """Return a copy of a whole tensor that is distributed as another one.
+def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the copy of a distributed model, whose parameters have no memory; else the model."""
+    copied: PreTrainedModel = getattr(model, _COPY, (model,))[0]
+    return copied
 
-    With ``is_local``, only the rows of this process.
-    """
+
+def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Replace the parameters of a copy by tensors of these names."""
+    new = {
+        id(parameter): nn.Parameter(tensors[name], requires_grad=False)
+        for name, parameter in model.named_parameters()
+    }
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, name, new[id(parameter)])
+
+
+def _copy_without_memory(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model whose parameters have shapes but no memory."""
+    known = {id(one): nn.Parameter(one.detach().to("meta")) for one in model.parameters()}
+    return copy.deepcopy(model, known)
+
+
+def like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of a whole tensor that is distributed as another one."""
     if not isinstance(tensor, DTensor):
         return whole.clone()
     mesh = tensor.device_mesh
     rows = rows_of(len(whole), mesh.get_local_rank(), mesh.size())
     local = whole[rows].clone().to(tensor.device)
-    if is_local:
-        return local
     return DTensor.from_local(
         local, mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
     )

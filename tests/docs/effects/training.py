@@ -201,6 +201,15 @@ def _(one, too_many):
     assert "asks for 4,096 devices, but convo may use" in too_many.result.err
 
 
+@effect("training.sharding", "none", "full", seen_in="the notices of `convo train`")
+def _(none, full):
+    """Devices share the model (tests/laws/test_sharded_runs.py); one has nothing to share."""
+    message = "training.sharding: full has no effect, because there is one device"
+    assert message in full.result.err
+    assert message not in none.result.err
+    assert gap(none.weights(STEPS), full.weights(STEPS)) == 0
+
+
 @effect(
     "training.gradient_checkpointing",
     False,
