@@ -38,7 +38,7 @@ _OTHER_NAMES = {
     "training.epsilon": "eps adam_epsilon",
     "training.max_grad_norm": "grad_clip clip_grad clip_grad_norm gradient_clip_val",
     "training.precision": "fp16 bf16 amp use_amp dtype torch_dtype mixed_precision",
-    "training.device": "gpu gpus use_cuda devices",
+    "training.device": "gpu gpus use_cuda",
     "training.compile": "torch_compile",
     "evaluation.every_steps": "eval_steps eval_every eval_interval eval_freq",
     "evaluation.show_samples": "prediction_print_n",
