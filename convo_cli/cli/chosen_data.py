@@ -1,17 +1,22 @@
-"""Choice of the data that `validate-data` and `evaluate` read: files, data config, run config."""
+"""Choice of what `validate-data` and `evaluate` read: files, configs, and a run's checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from convo_cli.cli.config_paths import require_paths
 from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.keys import config_keys
 from convo_cli.config.load import LocatedConfig, build_config, keys_set_by, locate_config
 from convo_cli.config.schema import DATA_SETS, DataConfig, RunConfig, TrainOn
-from convo_cli.errors import UsageError
+from convo_cli.errors import UsageError, typeable
+
+if TYPE_CHECKING:
+    from convo_cli.runs.directory import RunDirectory
+    from convo_cli.runs.selection import Which
 
 _NO_LIMIT = 1_048_576
 """Window in tokens if only a tokenizer is given, because the context of its model is not known."""
@@ -133,3 +138,65 @@ def _config_of(tokenizer: str, files: Sequence[str], overrides: Sequence[str]) -
         "training": {"max_steps": 1},
     }
     return build_config(values, "--tokenizer", overrides)
+
+
+def checkpoint_options(models: Sequence[str], load: Which | None) -> dict[str, Which | None]:
+    """Return ``--load`` for each model; among several, it is for the run directories only."""
+    runs = [model for model in models if _run_of(model) and Path(model).is_dir()]
+    whole = [model for model in runs if (Path(model) / "checkpoints").is_dir()]
+    return {
+        model: load if len(models) == 1 or model in whole or not whole else None for model in models
+    }
+
+
+def _run_of(model: str) -> RunDirectory | None:
+    """Return the run directory at or around a model; None for other models."""
+    from convo_cli.runs.directory import RunDirectory
+
+    path = Path(model)
+    runs = (RunDirectory(folder) for folder in (path, path.resolve().parent.parent))
+    return next((run for run in runs if run.is_run), None)
+
+
+def data_config_of(
+    models: Sequence[str],
+    files: Sequence[str],
+    reasoning: Literal["keep", "drop"] | None,
+    overrides: Sequence[str],
+) -> DataConfig:
+    """Return the data config of the models' runs for these files; the defaults for other models.
+
+    Without files, those of the run's ``data.test``. UsageError if there are none, or if the runs
+    read data in different ways.
+    """
+    from convo_cli.runs.provenance.run_info import read_config
+
+    found = {model: read_config(run).data for model in models if (run := _run_of(model))}
+    if not files and len(models) > 1:
+        raise UsageError(
+            "several models need the data to score",
+            hint=f"convo evaluate {' '.join(map(typeable, models))} test.jsonl",
+        )
+    files = files or next((data.test for data in found.values()), ())
+    if not files:
+        what = "its run has no data.test" if found else "not a run with data.test"
+        raise UsageError(
+            f"{models[0]}: {what}, so evaluate needs the data to score",
+            hint=f"convo evaluate {typeable(models[0])} test.jsonl",
+        )
+    changes = {} if reasoning is None else {"reasoning": reasoning}
+    chosen = {
+        model: with_overrides(data.of(files), overrides).model_copy(update=changes)
+        for model, data in (found or {models[0]: DataConfig(train=tuple(files))}).items()
+    }
+    (model, first), *others = chosen.items()
+    for other, data in others:
+        if data != first:
+            keys = [key for key, value in first if value != getattr(data, key)]
+            raise UsageError(
+                f"{model} and {other} read data in different ways "
+                f"({', '.join(f'data.{key}' for key in keys)}), so their scores would not be about "
+                "the same turns",
+                hint="choose one way for all models with --set data.KEY=VALUE, or score each alone",
+            )
+    return first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import stat
 
 import pytest
 
@@ -258,3 +259,43 @@ def test_all_replies_are_those_to_every_assistant_turn(work, convo):
     (work / "few.jsonl").write_text('["a", "b", "c", "d"]\n["e", "f", "g"]\n')
     words = ("evaluate", MODEL, "few.jsonl", "--json", "-q", "--replies")
     assert [convo(*words, number).json["counts"]["replies"] for number in (2, "all")] == [2, 3]
+
+
+def test_the_replies_of_all_models_can_be_read_beside_the_real_ones(work, convo):
+    (work / "valid.jsonl").chmod(0o600)
+    models = MODEL, "runs/tiny"
+    given = [*models, "valid.jsonl", "--replies", 3, "--samples", "replies.jsonl"]
+    answer = convo("evaluate", *given, "--json", "-q").json
+    turns = [json.loads(line) for line in (work / "replies.jsonl").read_text().splitlines()]
+    assert [turn["index"] for turn in turns] == list(
+        range(answer["models"][0]["counts"]["replies"])
+    )
+    data = (work / "valid.jsonl").read_text()
+    for turn in turns:
+        assert json.dumps(turn["reference"], ensure_ascii=False)[1:-1] in data
+        assert turn["history"][-1]["role"] == "user"
+        assert tuple(one["model"] for one in turn["replies"]) == models
+        assert len({one["reply"] for one in turn["replies"]}) == 1, "an export has its weights"
+    stopped = [one["stopped"] for turn in turns for one in turn["replies"]]
+    assert sum(stopped) / len(stopped) == pytest.approx(answer["models"][0]["scores"]["stop-rate"])
+    assert stat.S_IMODE((work / "replies.jsonl").stat().st_mode) == 0o600, "as private as the data"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "valid.jsonl"], "--samples valid.jsonl: this is an input file"),
+        (["--samples", "train.jsonl"], "train.jsonl: already exists"),
+        (
+            ["--samples", "new.jsonl", "--replies", 0],
+            "--samples writes replies, but --replies is 0",
+        ),
+        (["--samples", "runs/tiny/samples.jsonl", "--force"], "runs/tiny/samples.jsonl"),
+    ],
+)
+def test_samples_never_replace_other_files(work, convo, options, message):
+    before = {path: path.read_bytes() for path in work.rglob("*.jsonl")}
+    result = convo("evaluate", MODEL, "valid.jsonl", *options)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert {path: path.read_bytes() for path in work.rglob("*.jsonl")} == before

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,14 +26,12 @@ from convo_cli.errors import (
     FileChangedError,
     StoppedError,
     UsageError,
-    typeable,
 )
 
 if TYPE_CHECKING:
     from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, Failed
     from convo_cli.config.schema import DataConfig
     from convo_cli.events import Emit
-    from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.selection import Which
 
 
@@ -82,6 +80,15 @@ def evaluate(
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", callback=within(1), help="Tokens of the longest reply.")
     ] = 64,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each answered turn here, with its history, the real reply and the replies "
+            "of all models (JSONL).",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     reasoning: ReasoningOption = None,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
@@ -96,7 +103,8 @@ def evaluate(
 
     Example: convo evaluate exports/convo test.jsonl
     """
-    from convo_cli.cli.arguments import require_device, require_good_data
+    from convo_cli.cli.arguments import require_device, require_good_data, require_new_file
+    from convo_cli.cli.chosen_data import checkpoint_options, data_config_of
     from convo_cli.cli.console import announce, print_json, stderr_console, stdout_console
     from convo_cli.cli.given_paths import require_model, split_models_and_data
     from convo_cli.data.reader import check_source
@@ -104,22 +112,33 @@ def evaluate(
 
     require_device(device)
     models, files = split_models_and_data(paths)
-    chosen = _checkpoint_options(models, load)
+    chosen = checkpoint_options(models, load)
     for model in models:
         require_model(model, chosen[model])
-    data_config = _data_config(models, files, reasoning, overrides or ())
+    data_config = data_config_of(models, files, reasoning, overrides or ())
     for path in data_config.train:
         if path == "-":
             raise UsageError(
                 "evaluate reads its data twice, so stdin cannot be used", hint="give a file"
             )
         check_source(path, is_read_again=True)
+    if samples is not None:
+        if not replies:
+            raise UsageError("--samples writes replies, but --replies is 0", hint="--replies 100")
+        require_new_file(
+            samples,
+            [*models, *data_config.train],
+            option="--samples",
+            example="samples.jsonl",
+            is_forced=force,
+        )
     names = ", ".join(models)
     announce(f"evaluating {names} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
     require_good_data(data_config, what="the data cannot be read", train_on=None)
     start_bounded_process()
 
     from convo_cli.cli.views.evaluation.evaluation_view import Failed, as_record, show_scores
+    from convo_cli.cli.views.evaluation.reply_samples import write_samples
     from convo_cli.cli.views.progress.reporter import make_progress
 
     options = _Options(replies, max_new_tokens, device, bool(files), len(models) == 1)
@@ -131,6 +150,8 @@ def evaluate(
         print_json("evaluate", as_record(found))
     else:
         show_scores(stdout_console(), found)
+    if samples is not None:
+        write_samples(samples, found)
     if failed := [one.error for one in found if isinstance(one, Failed)]:
         raise typer.Exit(failed[0].exit_code)
 
@@ -182,67 +203,3 @@ def _score(
     trained_on = () if loaded is None else loaded.info.train
     cautions = cautions_about(scores.result, scores.files, trained_on, expected)
     return Evaluated(model, generator.folder, loaded, scores, cautions)
-
-
-def _checkpoint_options(models: Sequence[str], load: Which | None) -> dict[str, Which | None]:
-    """Return ``--load`` for each model; among several, it is for the run directories only."""
-    runs = [model for model in models if _run_of(model) and Path(model).is_dir()]
-    whole = [model for model in runs if (Path(model) / "checkpoints").is_dir()]
-    return {
-        model: load if len(models) == 1 or model in whole or not whole else None for model in models
-    }
-
-
-def _run_of(model: str) -> RunDirectory | None:
-    """Return the run directory at or around a model; None for other models."""
-    from convo_cli.runs.directory import RunDirectory
-
-    path = Path(model)
-    runs = (RunDirectory(folder) for folder in (path, path.resolve().parent.parent))
-    return next((run for run in runs if run.is_run), None)
-
-
-def _data_config(
-    models: Sequence[str],
-    files: Sequence[str],
-    reasoning: Literal["keep", "drop"] | None,
-    overrides: Sequence[str],
-) -> DataConfig:
-    """Return the data config of the models' runs for these files; the defaults for other models.
-
-    Without files, those of the run's ``data.test``. UsageError if there are none, or if the runs
-    read data in different ways.
-    """
-    from convo_cli.cli.chosen_data import with_overrides
-    from convo_cli.config.schema import DataConfig
-    from convo_cli.runs.provenance.run_info import read_config
-
-    found = {model: read_config(run).data for model in models if (run := _run_of(model))}
-    if not files and len(models) > 1:
-        raise UsageError(
-            "several models need the data to score",
-            hint=f"convo evaluate {' '.join(map(typeable, models))} test.jsonl",
-        )
-    files = files or next((data.test for data in found.values()), ())
-    if not files:
-        what = "its run has no data.test" if found else "not a run with data.test"
-        raise UsageError(
-            f"{models[0]}: {what}, so evaluate needs the data to score",
-            hint=f"convo evaluate {typeable(models[0])} test.jsonl",
-        )
-    changes = {} if reasoning is None else {"reasoning": reasoning}
-    chosen = {
-        model: with_overrides(data.of(files), overrides).model_copy(update=changes)
-        for model, data in (found or {models[0]: DataConfig(train=tuple(files))}).items()
-    }
-    (model, first), *others = chosen.items()
-    for other, data in others:
-        if data != first:
-            keys = [key for key, value in first if value != getattr(data, key)]
-            raise UsageError(
-                f"{model} and {other} read data in different ways "
-                f"({', '.join(f'data.{key}' for key in keys)}), so their scores would not be about "
-                "the same turns",
-                hint="choose one way for all models with --set data.KEY=VALUE, or score each alone",
-            )
-    return first
