@@ -1,9 +1,9 @@
-"""Replies to all assistant turns of dialogues, each of which is read only once.
+"""Replies to every assistant turn of a dialogue, from one forward pass over the dialogue.
 
-The model reads a whole dialogue as in training. Its cache up to any turn is then that of the turn's
-prompt, and its logits at the targets give their nll. A prompt whose ids do not begin an example of
-the dialogue is answered by itself: the template may render earlier turns differently, or the
-dialogue may be longer than the window.
+The model reads the whole dialogue, as in training. The first tokens of the cache are then the cache
+of each turn's prompt, and the logits at the targets give their nll. A prompt that is not the
+beginning of an example is answered separately: the template may render earlier turns differently,
+or the dialogue may be longer than the window.
 
 Shapes: N targets, V vocabulary.
 """
@@ -40,15 +40,15 @@ _CHUNK = 128  # positions whose logits are computed at once
 
 @dataclass(frozen=True)
 class Branch:
-    """A prompt that is the beginning of a dialogue that was read."""
+    """A prompt that is the beginning of an example, and the pass that read the example."""
 
     query: int
-    """Its number in the plan."""
+    """Index in ``BranchPlan.queries``."""
     read: Pass
 
 
 class BranchPlan:
-    """The prompts of all assistant turns of dialogues, and where each begins a known example."""
+    """The prompts of all assistant turns of dialogues, and the example that each one begins."""
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class BranchPlan:
         dialogues: Sequence[Dialogue],
         query_of: Callable[[Dialogue, int], Query],
     ) -> None:
-        """Encode the dialogues; ProblemError names the line of one that the template refuses."""
+        """Encode the dialogues. ProblemError, with the line, if the template refuses one."""
         self.queries: list[Query] = []
         self.turns: list[list[int]] = []
-        """For each dialogue the turns that have a query; the others do not fit the window."""
+        """Indices of each dialogue's turns with a query; the others do not fit the window."""
         self.examples: list[list[Example]] = []
         self._encoder = encoder
         self._queries_of: list[list[list[int]]] = []  # by dialogue and example
         self.alone: list[int] = []
-        """Queries that begin no example."""
+        """Indices of the queries that begin no example."""
         for encoded in encoder.encode_all(dialogues, long_turns="split"):
             if not isinstance(encoded, Encoded):
                 raise ProblemError(encoded)
@@ -94,9 +94,9 @@ class BranchPlan:
     def read(
         self, model: PreTrainedModel, forward: ProvenForward, nll: list[NDArray[np.float64]]
     ) -> Iterator[Branch]:
-        """Read every example once; append the nll of each dialogue's targets, and yield branches.
+        """Read every example once: yield its branches, and append each dialogue's nll, (N,).
 
-        Without branching, the queries of all examples are added to those that are answered alone.
+        If the model cannot branch, no branch is yielded and all queries are added to ``alone``.
         """
         computing = ComputingReply(model)
         for examples, queries_of in zip(self.examples, self._queries_of, strict=True):
@@ -120,7 +120,7 @@ class BranchPlan:
 
 
 def _nll(read: Pass, ids: NDArray[np.int32], predictors: Sequence[int]) -> Tensor:  # (N,)
-    """Return -log p of the token after each of the positions."""
+    """Return the nll in nats of the token after each of the positions."""
     parts = [torch.zeros(0)]
     for start in range(0, len(predictors), _CHUNK):
         chunk = predictors[start : start + _CHUNK]

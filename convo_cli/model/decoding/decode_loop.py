@@ -22,10 +22,10 @@ def decode(
     stop_ids: Collection[int],
     computing: AbstractContextManager[None],
 ) -> Iterator[tuple[int, int]]:
-    """Yield pairs of a row and its next token, from the logits (B, V) of the first tokens.
+    """Yield each new token as (row, token); ``logits`` (B, V) are those of the first tokens.
 
-    A row ends with a stop token, or when it has as many tokens as ``lengths`` allows. Rows that
-    have ended leave the batch. ``computing`` surrounds each computation, but not the caller's code.
+    A row ends at a stop token or at its number of tokens in ``lengths``, and leaves the batch.
+    ``computing`` is entered for each computation, but never while the caller's code runs.
     """
     going = list(range(len(lengths)))
     left = list(lengths)
@@ -51,7 +51,7 @@ def decode(
 
 
 def _closed_up(places: Sequence[int]) -> list[int]:
-    """Return the same places with as few as possible moved: the last ones fill the gaps."""
+    """Order the places so that as few rows as possible move: the last ones fill the gaps."""
     kept = set(places)
     moved = iter([place for place in reversed(places) if place >= len(places)])
     return [place if place in kept else next(moved) for place in range(len(places))]

@@ -1,4 +1,4 @@
-"""Failures of a model's own code, told apart from failures of convo and of its callers."""
+"""Exceptions of a model's own code, as opposed to those of convo and its callers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CANNOT_COMPUTE = (
     TypeError,
     ValueError,
 )
-"""Exceptions of torch and transformers for a config whose numbers do not fit each other."""
+"""Exceptions that torch and transformers raise if the numbers of a config are inconsistent."""
 
 
 class ComputingReply:
-    """A context, entered many times, that turns exceptions of a model's code into ModelError.
+    """A reusable context manager that turns exceptions of a model's code into ModelError.
 
-    Exceptions for lack of memory are passed on.
+    Out-of-memory errors are passed on.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -47,15 +47,15 @@ class Reply:
     ids: tuple[int, ...]
     stopped: bool
     num_dropped: int
-    """Turns at the start of the history that did not fit."""
+    """Turns dropped from the start of the history because they did not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class DialogueReplies:
-    """Replies to the assistant turns of one dialogue, and the nll of its real ones."""
+    """Replies to the assistant turns of one dialogue, and the nll of the real ones."""
 
     turns: tuple[int, ...]
-    """Indices of the turns that were answered; others do not fit the window."""
+    """Indices of the turns that were answered; the others do not fit the window."""
     replies: tuple[Reply, ...]
     nll: NDArray[np.float64]
     """(N,) nats of each assistant target, in the order of the examples and of their tokens."""
@@ -76,20 +76,20 @@ class Generator:
         self.folder = folder
         """The folder from which the model was loaded, if any."""
         self.loaded = loaded
-        """The checkpoint in that folder; None if it is not one of a run."""
+        """The checkpoint in that folder; None if the folder is no checkpoint of a run."""
         self._forward: tuple[object, ProvenForward] | None = None
 
     @property
     def longest_reply(self) -> int:
-        """Return the most tokens of a reply: half of the window."""
+        """Return the limit of any reply in tokens: half of the window."""
         return max(1, self.encoder.max_length // 2)
 
     def query(self, history: Sequence[Turn], settings: GenerationSettings) -> Query:
-        """Return the prompt; the first turns are dropped if they leave no room for the reply.
+        """Return the prompt; the first turns are dropped if they leave too little room to reply.
 
-        A quarter of the window is room enough, or ``max_new_tokens`` if that is less. A reply may
-        fill what the history leaves, up to ``max_new_tokens`` and `longest_reply`. Raises DataError
-        if the last message does not fit.
+        At least a quarter of the window is reserved for the reply, or ``max_new_tokens`` if that is
+        less. A reply may use all the room left, up to ``max_new_tokens`` and `longest_reply`.
+        Raises DataError if the last message does not fit.
         """
         length = min(settings.max_new_tokens, self.longest_reply)
         reserved = min(length, max(1, self.encoder.max_length // 4))
@@ -141,8 +141,8 @@ class Generator:
     ) -> list[DialogueReplies]:
         """Answer every trained assistant turn of each dialogue from its real history.
 
-        The replies are those of `replies` to all these histories, and the nll is that of the loss.
-        Raises ProblemError if the template refuses a dialogue, else the errors of `replies`.
+        The replies equal those of `replies` to the same histories, and the nll is that of the loss.
+        Raises ProblemError if the template refuses a dialogue, and the errors of `replies`.
         """
         plan = BranchPlan(
             self.encoder, dialogues, lambda one, turn: self.query(one.turns[:turn], settings)
@@ -160,10 +160,10 @@ class Generator:
                 self._fill(answers, numbers, partial(begin_branches, forward.passes, parts))
             for alone in answers.batches(plan.alone, forward.max_rows):
                 self._fill(answers, alone, partial(begin, forward.passes))
-        made = iter(zip(plan.queries, answers.ids, strict=True))
+        pairs = iter(zip(plan.queries, answers.ids, strict=True))
         return [
             DialogueReplies(
-                tuple(turns), tuple(self._reply(*pair) for pair in islice(made, len(turns))), each
+                tuple(turns), tuple(self._reply(*pair) for pair in islice(pairs, len(turns))), each
             )
             for turns, each in zip(plan.turns, nll, strict=True)
         ]
@@ -180,8 +180,9 @@ class Generator:
     ) -> Reply:
         """Answer one history. Without a seed, a sampled reply cannot be repeated.
 
-        ``on_text`` receives the text as it becomes certain, in pieces that join to ``Reply.text``.
-        An exception of ``on_text`` ends the reply and is passed on. Raises the errors of `replies`.
+        ``on_text`` receives each piece of the text once it is final; joined, the pieces are
+        ``Reply.text``. An exception of ``on_text`` ends the reply and is passed on. Raises the
+        errors of `replies`.
         """
         query = self.query(history, settings)
         seed = secrets.randbits(63) if seed is None else seed
@@ -226,7 +227,7 @@ class Generator:
 
     @contextmanager
     def _answering(self) -> Iterator[ProvenForward]:
-        """Put the model into evaluation mode, and return its forward passes."""
+        """Put the model into evaluation mode, and yield its forward passes."""
         was_training = self.model.training
         self.model.eval()
         try:

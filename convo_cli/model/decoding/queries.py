@@ -18,7 +18,7 @@ from convo_cli.model.decoding.passes.forward import Forward, Ids, Pass, Rows
 _MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
 _Item = TypeVar("_Item")
 Start: TypeAlias = Callable[[Sequence["Query"], int], tuple[Rows, Tensor]]
-"""Begins the rows of a batch that will grow by at most so many tokens."""
+"""Reads a batch of prompts, given the most tokens by which a row will grow; as `Forward.start`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,19 @@ class Query:
 
     ids: Ids
     max_new_tokens: int
-    """Most tokens of the reply: what was asked for, or what the window leaves."""
+    """Limit of the reply in tokens: the configured one, or the room left in the window."""
     num_dropped: int
-    """Turns at the start of the history that did not fit."""
+    """Turns dropped from the start of the history because they did not fit."""
 
     @property
     def size(self) -> int:
-        """Return the most tokens of prompt and reply."""
+        """Return the number of tokens of the prompt and the longest possible reply."""
         return len(self.ids) + self.max_new_tokens
 
 
 @dataclass
 class Answers:
-    """Replies that are being made; the number of a query is also the index of its randomness."""
+    """Replies in progress. The index of a query also selects the randomness of its reply."""
 
     queries: Sequence[Query]
     settings: GenerationSettings
@@ -54,14 +54,14 @@ class Answers:
         self.ids = [[] for _ in self.queries]
 
     def finish(self, count: int) -> None:
-        """Report that so many more replies are finished."""
+        """Count ``count`` more replies as finished, and report the total."""
         self.num_done += count
         self.on_reply(self.num_done)
 
     def batches(self, numbers: Iterable[int], max_rows: int) -> Iterator[list[int]]:
-        """Yield the queries in batches of like length, by number, with the longest prompts first.
+        """Yield batches of query indices with similar lengths, the longest prompts first.
 
-        A batch that does not fit into memory then fails at once.
+        The first batch needs the most memory, so a lack of memory shows at once.
         """
         ordered = sorted(numbers, key=lambda number: -len(self.queries[number].ids))
         return in_batches(ordered, lambda number: self.queries[number].size, max_rows)
@@ -70,7 +70,7 @@ class Answers:
 def in_batches(
     items: Iterable[_Item], size_of: Callable[[_Item], int], max_rows: int
 ) -> Iterator[list[_Item]]:
-    """Yield the items in order, in batches bounded by rows and by tokens with padding."""
+    """Yield the items in order, in batches limited by rows and by tokens with padding."""
     batch: list[_Item] = []
     width = 0
     for item in items:
@@ -91,6 +91,9 @@ def begin(forward: Forward, queries: Sequence[Query], room: int) -> tuple[Rows, 
 def begin_branches(
     forward: Forward, parts: Sequence[tuple[Pass, int]], queries: Sequence[Query], room: int
 ) -> tuple[Rows, Tensor]:
-    """Do the same with prompts that are the first tokens of dialogues that were read."""
+    """Do the same for prompts that are the first tokens of dialogues already read.
+
+    Each part is a pass and the number of its tokens that are the prompt.
+    """
     logits = torch.cat([one.logits([length - 1]) for one, length in parts])  # (B, V)
     return forward.branch(parts, room), logits

@@ -1,4 +1,4 @@
-"""Choice of the next token of each row: greedy, or sampled with randomness of the row's own.
+"""Choice of the next token of each row: greedy, or sampled with a random source for each row.
 
 Scores pass through transformers' own processors, in the order of its `generate`.
 
@@ -24,16 +24,16 @@ from transformers.generation.logits_process import (
 from convo_cli.config.schema import GenerationSettings
 
 _COLDEST = 1e-4
-"""Lowest temperature for sampling: a lower one would overflow, so the likeliest token is chosen."""
+"""Lowest temperature for sampling; a lower one would overflow, so decoding is greedy below it."""
 
 
 def is_sampling(settings: GenerationSettings) -> bool:
-    """Return whether replies are sampled; otherwise the likeliest token is always chosen."""
+    """Return whether replies are sampled; otherwise decoding is greedy."""
     return settings.temperature >= _COLDEST
 
 
 def reply_randomness(seed: int, index: int) -> random.Random:
-    """Return the randomness of one reply, which depends on nothing but these two numbers."""
+    """Return the random source of one reply, which depends only on these two numbers."""
     return random.Random(f"{seed} {index}")
 
 
@@ -46,7 +46,7 @@ class TokenChooser:
         prompts: Sequence[Sequence[int]],
         randomness: Sequence[random.Random],
     ) -> None:
-        """Take the prompt and the randomness of each row, in the order of the logits."""
+        """Take the prompt and the random source of each row, in the order of the logits."""
         self._penalty = settings.repetition_penalty
         self._prompts = list(prompts)
         self._randomness = list(randomness)
@@ -74,7 +74,7 @@ class TokenChooser:
         return chosen
 
     def _penalised(self, scores: Tensor) -> Tensor:  # (B, V)
-        """Lower the scores of used tokens: transformers' rule, without counting padding as used."""
+        """Lower the scores of used tokens by transformers' rule; padding never counts as used."""
         if self._used is None:
             self._used = torch.zeros_like(scores, dtype=torch.bool)
             for row, prompt in enumerate(self._prompts):

@@ -1,4 +1,4 @@
-"""Sampling settings in a model's folder: the ones read from it, and the ones written into it."""
+"""Sampling settings in a model's folder: read from a foreign one, written into a saved one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def read_generation_config(folder: Path) -> GenerationConfig:
 def set_generation_defaults(
     model: PreTrainedModel, encoder: DialogueEncoder, settings: GenerationSettings
 ) -> None:
-    """Make `generate` of the saved folder stop, pad and sample as configured, in any program."""
+    """Set the model's generation config: `generate` stops, pads and samples as configured.
+
+    It is saved with the model, so this holds in any program that loads the folder.
+    """
     samples = is_sampling(settings)
     sampling = settings.model_dump(include={"temperature", "top_p", "top_k"})
     if settings.min_p > 0:  # at 0, transformers warns whenever `generate` is greedy

@@ -1,7 +1,7 @@
 """Forward passes by transformers' own code and caches, for any causal language model.
 
-Rows of a batch are padded on the left, so that all grow at the same place of the cache. A model
-without a cache that can be used reads each row again for every token.
+Rows of a batch are padded on the left, so that all grow at the same slot of the cache. A model
+without a usable cache reads each row again for every token.
 
 Shapes: B rows, S slots of the cache, T tokens, N positions, V vocabulary.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CACHE_NAMES = ("past_key_values", "cache_params", "state")
-"""Names of the cache in a model's output, which are those of its parameter too."""
+"""Names of the cache in a model's output; the parameter of the model has the same name."""
 
 
 class CachedForward:
-    """Forward passes of a model; without a cache, they are right for every model."""
+    """Forward passes of a model; without a cache, they are correct for every model."""
 
     def __init__(self, model: PreTrainedModel, *, has_cache: bool = True) -> None:
         self.has_cache = has_cache

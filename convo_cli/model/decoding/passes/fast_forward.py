@@ -1,9 +1,9 @@
 """Forward passes over a copy of the model's weights, for a CPU.
 
-`torch.nn.functional.linear` reads the weights of one row at half of the memory bandwidth that
-`torch.mm` reaches with the transposed matrix, and transformers' code around it costs more than the
-arithmetic of a small model. So a network keeps its matrices as (in, out), and does what remains in
-few operations, without autograd.
+For one row, `torch.nn.functional.linear` reads the weights at half of the memory bandwidth that
+`torch.mm` reaches with the transposed matrix. In a small model, the Python code of transformers
+costs more than the arithmetic. So a network keeps its matrices as (in, out), and uses few
+operations.
 
 Rows of a batch are padded on the left, so that all grow at the same slot.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BLOCKED = -1e9
-"""Mask of slots that are not seen; finite, so that a row without any other slot has no NaN."""
+"""Added to the scores of masked slots; finite, so that a row with only masked slots has no NaN."""
 
 
 class Network(Protocol):
@@ -49,7 +49,7 @@ class FastRows:
     """Rows of a batch: keys and values in slots that are allocated once."""
 
     def __init__(self, network: Network, lengths: Sequence[int], width: int, room: int) -> None:
-        """Make empty slots for rows of these lengths, which end at slot ``width``."""
+        """Allocate slots: prompts of these lengths end at slot ``width``, ``room`` more follow."""
         shape = (len(lengths), 2, network.num_heads, width + room, network.head_width)
         self.slots = [torch.zeros(shape) for _ in range(network.num_layers)]  # keys, values
         self.num_used = 0

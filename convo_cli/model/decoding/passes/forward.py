@@ -1,4 +1,4 @@
-"""The interface of forward passes that generate: rows of tokens that grow by one token at a time.
+"""The interface of forward passes for generation: rows of tokens that grow one token at a time.
 
 Shapes: B rows, T tokens of one dialogue, N positions, V vocabulary.
 """
@@ -24,14 +24,14 @@ class Rows(Protocol):
 
 
 class Pass(Protocol):
-    """One whole dialogue that the model has read in one pass."""
+    """A whole dialogue that the model has read in one forward pass."""
 
     def logits(self, positions: Ids) -> Tensor:
         """Return the logits (N, V) of the token after each of these requested positions."""
 
 
 class Forward(Protocol):
-    """The forward passes of one model with its present weights."""
+    """The forward passes of one model with its current weights."""
 
     def start(self, prompts: Sequence[Ids], room: int) -> tuple[Rows, Tensor]:
         """Read the prompts; return them as rows, and the logits of their next tokens, (B, V).
@@ -40,10 +40,10 @@ class Forward(Protocol):
         """
 
     def read(self, ids: Ids, positions: Ids) -> Pass:
-        """Read a dialogue, for the logits of the token after each of the positions."""
+        """Read a dialogue; ``positions`` are those whose logits will be requested."""
 
     def branch(self, parts: Sequence[tuple[Pass, int]], room: int) -> Rows:
-        """Return rows that continue after the first tokens of dialogues that were read.
+        """Return rows that continue after the first tokens of dialogues already read.
 
-        The number in each part counts these tokens.
+        Each part is a pass and the number of these tokens; ``room`` is that of `start`.
         """

@@ -1,8 +1,8 @@
-"""Choice of the forward passes that generate, each proved on the model's own logits.
+"""Choice of the forward passes for generation, each verified on the model's own logits.
 
-What `Forward` relies on is exposed by transformers, but not guaranteed for every model: a cache
-that continues a row, left padding with stated positions, a cache that can be cut at any token. So
-each is used only if it gives the logits of one whole row without a cache.
+`Forward` needs features that not every model of transformers supports correctly: a cache that
+continues a row, left padding with explicit positions, a cache that can be cut at any token. So each
+feature is used only if its logits equal those of a whole row without a cache.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -35,15 +35,14 @@ _TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}
 _COARSE = 0.05  # bf16 and fp16
 """Largest difference of logits that counts as rounding, in standard deviations of all logits."""
 _MOST_ROWS = {"cpu": 16}
-"""Rows of a batch: with 6 layers of width 384 on a CPU, 64 rows are slower per reply than 16."""
+"""Most rows of a batch: with 6 layers of width 384 on a CPU, 64 rows are slower a reply than 16."""
 _MOST_ROWS_ELSEWHERE = 64
 
 
 class ProvenForward:
-    """The fastest forward passes that are right for a model in evaluation mode.
+    """The fastest forward passes that are correct for a model in evaluation mode.
 
-    They hold for the weights that the model has now. What one row does not need is proved when it
-    is first asked for.
+    They are valid for the model's current weights. Padding and branching are verified on first use.
     """
 
     def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder) -> None:
@@ -57,13 +56,13 @@ class ProvenForward:
 
     @cached_property
     def max_rows(self) -> int:
-        """Return the most rows of a batch; 1 for a model that cannot read padded rows."""
+        """Return the largest number of rows in a batch; 1 if the model cannot read padded rows."""
         is_proved = self._probe.proves(self._probe.continues_padded, self.passes)
         return self._most_rows if is_proved else 1
 
     @cached_property
     def can_branch(self) -> bool:
-        """Return whether a dialogue can be read once for all of its turns."""
+        """Return whether one pass over a dialogue can serve all of its turns."""
         return self._probe.proves(self._probe.branches, self.passes)
 
 
@@ -110,11 +109,11 @@ class _Probe:
         return self._continues(forward, (0,))
 
     def continues_padded(self, forward: Forward) -> bool:
-        """So do rows of different lengths in one batch, and the rows that are kept of it."""
+        """The same holds for rows of different lengths in one batch, also after rows left it."""
         return self._continues(forward, (0, 1))
 
     def branches(self, forward: Forward) -> bool:
-        """So do rows that continue after a part of another row, which is read as in training."""
+        """The same holds for rows that branch from a longer row, which is read as in training."""
         row, expected = self._rows[0], self._expected[0]
         row_ids = torch.tensor([row], device=self._model.device)
         model: Any = self._model

@@ -27,9 +27,9 @@ _FIXED_ROTATIONS = {"default", "linear", "llama3", "yarn"}
 
 
 def network_for(model: PreTrainedModel, max_length: int) -> Network | None:
-    """Return a network with the model's present weights, for rows of at most ``max_length``.
+    """Return a network with the model's current weights, for rows of at most ``max_length`` tokens.
 
-    None if the model belongs to no known family. The caller must prove that the logits are equal.
+    None if the model belongs to no known family. The caller must verify that the logits are equal.
     """
     name = type(model).__name__
     if name == "GPT2LMHeadModel":
