@@ -174,7 +174,7 @@ class SampleReply:
 
 @dataclass(frozen=True, slots=True)
 class HealthFinding:
-    """A sign that a run goes wrong, found by an evaluation."""
+    """A sign that a run is going wrong, found by an evaluation."""
 
     kind: str
     """Name of the sign, such as ``end-token``, ``echo`` or ``repetition``."""

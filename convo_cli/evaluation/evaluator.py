@@ -66,7 +66,10 @@ class Evaluator:
     """The processes that share the work."""
 
     def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
-        """Evaluate; the model is left in evaluation mode, and no random state is touched."""
+        """Evaluate the weights after ``step`` steps, without touching any random state.
+
+        The model is left in evaluation mode. EvaluationDivergedError if the loss is not finite.
+        """
         started = time.perf_counter()
         kinds = target_kinds(self.train_on)
         done = 0
@@ -132,7 +135,7 @@ class Evaluator:
         return np.where(example.targets == USER_TARGET, _USER, groups)
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
-        """Generate replies to all dialogues; return none if memory is too small for one of them.
+        """Generate replies to all dialogues; return none if memory runs out.
 
         Each process answers a part of the dialogues.
         """

@@ -58,7 +58,7 @@ class GroupedNll:
     counts: NDArray[np.int64]  # (G,)
 
     def mean(self, groups: Sequence[int] | slice = slice(None)) -> float | None:
-        """Return the mean nll of the targets of some groups (default: all); None for no target."""
+        """Return the mean nll of the targets of some groups (default: all); None without one."""
         count = int(self.counts[groups].sum())
         return float(self.nll[groups].sum()) / count if count else None
 

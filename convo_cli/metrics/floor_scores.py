@@ -1,4 +1,4 @@
-"""Scores of the floors with their intervals, and what they say about a model's scores."""
+"""Scores of the floors, and a sentence that compares a model's scores with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FloorScores:
     source: str = ""
     """Source of the replies; empty if there are none."""
     sentence: str = ""
-    """Names the scores of the model that are no better than a floor."""
+    """Sentence that names the model's scores that are no better than a floor."""
 
 
 def score_floors(

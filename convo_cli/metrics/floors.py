@@ -1,4 +1,4 @@
-"""Floors: scores of replies that no model made, on the same turns."""
+"""Floors: scores of trivial replies to the same turns, made without a model."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def training_replies(
 def floor_replies(
     replies: Sequence[SampleReply], training: TrainingReplies | None, *, seed: int = 0
 ) -> dict[str, list[SampleReply]]:
-    """Answer the same turns without a model, by each floor.
+    """Return the replies of each floor to the turns of ``replies``, by the floor's name.
 
-    No reply is taken from a dialogue with the same opening. A floor is left out if there is no
-    reply for one of the turns.
+    No reply is taken from a dialogue with the same opening. A floor is left out if it has no reply
+    to one of the turns.
     """
     texts: dict[str, list[str] | None] = {
         "constant": None if training is None else _most_frequent(replies, training),
@@ -89,7 +89,7 @@ def floor_replies(
 
 
 def _most_frequent(replies: Sequence[SampleReply], training: TrainingReplies) -> list[str] | None:
-    """Return the most frequent reply for each turn; another one if only its own dialogue has it."""
+    """Return for each turn the most frequent reply that another dialogue has too."""
     origins: dict[str, set[int | None]] = {}
     for text, opening in _pairs(training):
         origins.setdefault(text, set()).add(opening)
@@ -108,7 +108,7 @@ def _most_frequent(replies: Sequence[SampleReply], training: TrainingReplies) ->
 def _drawn(
     replies: Sequence[SampleReply], training: TrainingReplies, rng: random.Random
 ) -> list[str] | None:
-    """Draw a reply of another dialogue for each turn; None if there is none for one of them."""
+    """Draw a reply of another dialogue for each turn; None if a turn has none."""
     pairs = _pairs(training)
     drawn = []
     for reply in replies:
@@ -124,7 +124,7 @@ def _drawn(
 
 
 def _pairs(training: TrainingReplies) -> list[tuple[str, int | None]]:
-    """Return each sampled reply with the opening of its dialogue, None if it is not known."""
+    """Return each sampled reply with the opening of its dialogue, None if unknown."""
     openings = training.openings or (None,) * len(training.sample)
     return list(zip(training.sample, openings, strict=True))
 
@@ -146,7 +146,7 @@ def describe_floors(
     """Return a sentence about the scores that are not above a floor's 95 % interval.
 
     ``floor_intervals`` has, by floor, the interval of each metric; ``source`` is that of the
-    training replies. Only metrics of similarity have a floor. Empty if nothing can be compared.
+    training replies. Only similarity metrics have a floor. Empty if nothing can be compared.
     """
     compared = [name for name in scores if name in METRICS and METRICS[name].has_floor]
     floors_of: dict[tuple[str, ...], list[str]] = {}
@@ -166,7 +166,7 @@ def describe_floors(
         for names, floors in floors_of.items()
         if names
     ]
-    sentence = "; ".join(parts) or "all scores of similarity are better than the floors"
+    sentence = "; ".join(parts) or "all similarity scores are better than the floors"
     return f"{sentence} (replies from {source})"
 
 

@@ -1,4 +1,4 @@
-"""Intervals of scores by the bootstrap: replies are drawn again, their statistics summed.
+"""Bootstrap intervals of scores: replies are resampled, and their statistics summed.
 
 Shapes: R resampled corpora, N replies, K statistics of a reply.
 """
@@ -16,18 +16,7 @@ from convo_cli.metrics.reply_texts import Additive, Array
 NUM_RESAMPLES = 1000
 _BOUNDS = (2.5, 97.5)  # per cent: a 95 % interval
 _MAX_COUNTS = 2**21
-"""Most counts of rows in memory at once, 16 MiB, whatever their number."""
-
-
-def score_intervals(
-    replies: Sequence[SampleReply], *, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Return the 95 % interval of each metric that is a function of summed statistics.
-
-    The others (NIST, distinct) have none: a resampled corpus repeats replies, which shifts them.
-    Fewer than two replies have no intervals.
-    """
-    return intervals_of(measure(replies), seed=seed)
+"""Most counts of rows in memory at once (16 MiB)."""
 
 
 def paired_intervals(
@@ -47,7 +36,11 @@ def paired_intervals(
 def intervals_of(
     measured: Mapping[str, Additive | float], *, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Return the 95 % interval of each metric with statistics of two replies or more."""
+    """Return the 95 % interval of each metric that is a function of summed statistics.
+
+    The others (NIST, distinct) have none: a resampled corpus repeats replies, which shifts them.
+    Empty for fewer than two replies.
+    """
     return {name: bounds_of(scores) for name, scores in _resampled(measured, seed).items()}
 
 
@@ -66,7 +59,7 @@ def resampled_sums(rows: Array, seed: int = 0) -> Array:
 
 
 def _resampled(measured: Mapping[str, Additive | float], seed: int) -> dict[str, Array]:
-    """Return the scores (R,) of each metric that has intervals; all see the same resamples."""
+    """Return the scores (R,) of each metric with intervals, all from the same resamples."""
     additive = {
         name: one
         for name, one in measured.items()

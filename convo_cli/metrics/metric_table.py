@@ -173,7 +173,7 @@ METRICS: Mapping[str, Metric] = {
     "f1": Metric(
         is_higher_better=True,
         highest=1.0,
-        meaning="words in common in any order, mean F1 of the replies",
+        meaning="common words in any order, mean F1 of the replies",
         signature=f"convo:F1|articles:yes|punctuation:yes|{_CASELESS}",
         measure=_f1,
         has_floor=True,
@@ -199,7 +199,7 @@ METRICS: Mapping[str, Metric] = {
     "repetition": Metric(
         is_higher_better=None,
         highest=1.0,
-        meaning="share of a reply's 4-word sequences that it said before, mean",
+        meaning="mean share of a reply's 4-word sequences that repeat an earlier one",
         signature=f"convo:seq-rep|order:4|{_CASELESS}",
         measure=_repetition,
         is_brief=True,
@@ -207,7 +207,7 @@ METRICS: Mapping[str, Metric] = {
     "echo": Metric(
         is_higher_better=None,
         highest=1.0,
-        meaning="share of a reply's word pairs that the last user turn has, mean",
+        meaning="mean share of a reply's word pairs that are in the last user turn",
         signature=f"convo:echo|order:2|{_CASELESS}",
         measure=_echo,
         is_brief=True,
@@ -219,8 +219,8 @@ METRICS: Mapping[str, Metric] = {
 def goodness(name: str, value: float, real_scores: Mapping[str, float]) -> float | None:
     """Return a number that is higher for better values of a metric, or of the loss.
 
-    None if the best value is that of the real replies and ``real_scores`` lacks it. Higher values
-    of a metric of another version of convo count as better.
+    None if the best value is that of the real replies and ``real_scores`` lacks it. A metric that
+    only another version of convo has is taken as higher is better.
     """
     if name == "loss":
         return -value
@@ -238,13 +238,7 @@ def brief(metrics: Mapping[str, float], chosen: str = "") -> dict[str, float]:
 
 
 def written(name: str, value: float) -> str:
-    """Write a loss or a score that ends at 1 with three decimals, any other score with two."""
+    """Format a loss, or a score between 0 and 1, with three decimals, other scores with two."""
     metric = METRICS.get(name)
     is_fine = name == "loss" or (metric is not None and metric.highest == 1.0)
     return f"{value:.{3 if is_fine else 2}f}"
-
-
-def direction_of(name: str) -> str:
-    """Return in a few words which values of a metric are better."""
-    metric = METRICS.get(name)
-    return "higher is better" if metric is None else metric.direction

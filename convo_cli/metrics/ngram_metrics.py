@@ -22,7 +22,7 @@ _CHRF_BETA = 2
 
 
 def bleu(texts: ReplyTexts, order: int) -> Additive:
-    """Corpus BLEU, 0 to 100 (Papineni et al. 2002), with sacrebleu's exponential smoothing."""
+    """Compute corpus BLEU, 0 to 100 (Papineni et al. 2002), with exponential smoothing."""
     if "bleu" not in texts.shared:
         from sacrebleu.metrics.bleu import BLEU
 
@@ -51,7 +51,7 @@ def _bleu_of_sums(sums: Array, order: int) -> Array:
 
 
 def chrf(texts: ReplyTexts) -> Additive:
-    """Corpus chrF, 0 to 100 (Popović 2015): runs of 1 to 6 characters, recall weighted twice."""
+    """Compute corpus chrF, 0 to 100 (Popović 2015): runs of 1 to 6 characters, beta 2."""
     from sacrebleu.metrics.chrf import CHRF
 
     scorer = CHRF(char_order=_CHRF_ORDER, beta=_CHRF_BETA)
@@ -74,14 +74,13 @@ def _chrf_of_sums(sums: Array) -> Array:
 
 
 def nist(texts: ReplyTexts, order: int) -> float:
-    """Corpus NIST, 0 upwards: n-grams weighted by their information (Doddington 2002)."""
+    """Compute corpus NIST, 0 and up: n-grams weighted by their information (Doddington 2002)."""
     from nltk.translate.nist_score import corpus_nist
 
     longest = max((len(words) for words in texts.reply_words), default=0)
     if longest == 0 or not any(any(several) for several in texts.reference_words):
         return 0.0
-    # nltk 3.10 divides by the number of n-grams, which is 0 for an order that no reply is long
-    # enough for.
+    # nltk 3.10 divides by the number of n-grams, which is 0 for orders above the longest reply.
     return float(
         corpus_nist(
             [[list(words) for words in several] for several in texts.reference_words],

@@ -15,7 +15,7 @@ def score_replies(replies: Sequence[SampleReply]) -> dict[str, float]:
 
 
 def score_real_replies(replies: Sequence[SampleReply]) -> dict[str, float]:
-    """Compute, of the real replies to the same turns, the metrics whose best value is theirs."""
+    """Score the real replies to the same turns by the metrics whose best value is theirs."""
     if not replies:
         return {}
     real = ReplyTexts(replies).real()

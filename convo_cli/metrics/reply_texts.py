@@ -43,7 +43,7 @@ class ReplyTexts:
         self.references = tuple(
             tuple(dict.fromkeys((one.reference, *one.other_references))) for one in replies
         )
-        """The different real replies to each turn, at least one."""
+        """The distinct real replies to each turn, at least one."""
         self.prompts = tuple(last_user_turn(reply) for reply in replies)
         self.shared: dict[str, Any] = {}
         """Statistics that several metrics use, by name."""
@@ -81,7 +81,7 @@ class ReplyTexts:
 
 
 def last_user_turn(reply: SampleReply) -> str:
-    """Return the text of the last user turn, of the last turn if there is none, or nothing."""
+    """Return the text of the last user turn, else of the last turn, else an empty text."""
     by_user = [text for role, text in reply.history if role == "user"]
     return (by_user or [text for _, text in reply.history] or [""])[-1]
 
@@ -100,7 +100,7 @@ def words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=_NUM_CACHED)
 def folded_words(text: str) -> tuple[str, ...]:
-    """Return the words of a text without differences of case."""
+    """Return the case-folded words of a text."""
     return tuple(word.casefold() for word in words(text))
 
 

@@ -13,23 +13,23 @@ Words = Sequence[str]
 
 
 def token_f1(texts: ReplyTexts) -> Additive:
-    """F1 of the words as bags (Rajpurkar et al. 2016), of the closest real reply; mean."""
+    """Compute the mean F1 of bags of words, with the closest real reply (Rajpurkar et al. 2016)."""
     return _mean_of_closest(texts, _bag_f1)
 
 
 def rouge_l(texts: ReplyTexts) -> Additive:
-    """ROUGE-L (Lin 2004): F1 of the longest common subsequence, of the closest real reply; mean."""
+    """Compute the mean ROUGE-L with the closest real reply (Lin 2004), with a beta of 1."""
     return _mean_of_closest(texts, _sequence_f1)
 
 
 def distinct(texts: ReplyTexts, order: int) -> float:
-    """Return the different n-grams of all replies divided by their number (Li et al. 2016)."""
+    """Compute the distinct n-grams of all replies divided by all n-grams (Li et al. 2016)."""
     ngrams = [ngram for words in texts.folded_replies for ngram in _ngrams(words, order)]
     return len(set(ngrams)) / max(1, len(ngrams))
 
 
 def length_ratio(texts: ReplyTexts) -> Additive:
-    """Words of the replies divided by those of the real replies of the closest length."""
+    """Compute the words of the replies divided by those of the real replies closest in length."""
     rows = []
     for words, several in zip(texts.reply_words, texts.reference_words, strict=True):
         length = len(words)
@@ -39,17 +39,23 @@ def length_ratio(texts: ReplyTexts) -> Additive:
 
 
 def stop_rate(texts: ReplyTexts) -> Additive:
-    """Share of the replies that ended with a stop token."""
+    """Compute the share of the replies that ended with a stop token."""
     return _mean(float(sample.stopped) for sample in texts.samples)
 
 
 def repetition(texts: ReplyTexts) -> Additive:
-    """Share of a reply's 4-grams that occurred in it before (seq-rep-4, Welleck et al. 2020)."""
+    """Compute the mean share of a reply's 4-grams that repeat an earlier one.
+
+    This is seq-rep-4 (Welleck et al. 2020); 0 for a reply of fewer than four words.
+    """
     return _mean(_share_repeated(words) for words in texts.folded_replies)
 
 
 def echo(texts: ReplyTexts) -> Additive:
-    """Share of a reply's word pairs that the last user turn has; mean."""
+    """Compute the mean share of a reply's word pairs that are in the last user turn.
+
+    A reply of one word counts by that word.
+    """
     pairs = zip(texts.folded_replies, texts.folded_prompts, strict=True)
     return _mean(_share_copied(reply, prompt) for reply, prompt in pairs)
 

@@ -1,4 +1,4 @@
-"""A run that goes wrong is flagged at its first evaluation; a sound one never is."""
+"""A run that is going wrong is flagged at its first evaluation; a sound one never is."""
 
 from __future__ import annotations
 

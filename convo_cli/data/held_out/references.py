@@ -9,7 +9,7 @@ from convo_cli.data.dialogue import HEAD_ROLES, Dialogue, Turn
 
 
 def reference_indices(turns: Sequence[Turn]) -> list[int]:
-    """Return the indices of the trained assistant turns that answer a turn."""
+    """Return the indices of the trained assistant turns that answer another turn."""
     return [
         k
         for k in range(1, len(turns))

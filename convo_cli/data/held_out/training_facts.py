@@ -1,4 +1,4 @@
-"""Facts of the training data that evaluations compare with: its replies, and who speaks first."""
+"""Facts about training data that evaluations use: replies, copies, and the role that opens."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ class TrainingFacts:
     num_replies: int = 0
     """Replies to a turn of the user."""
     num_copies: int = 0
-    """Those of them that repeat that turn."""
+    """Replies that copy that turn."""
 
     @property
     def share_opened_by_assistant(self) -> float:
+        """Return the share of the dialogues in which the assistant speaks first."""
         return self.num_opened_by_assistant / max(1, self.num_dialogues)
 
     @property
     def share_of_copies(self) -> float:
+        """Return the share of the replies that copy the user's turn before them."""
         return self.num_copies / max(1, self.num_replies)
 
 

@@ -1,7 +1,7 @@
 """Speakers in a list beside a list of texts: ``{"dialogue": ["Hi", …], "speakers": ["Ann", …]}``.
 
-The texts alternate between the roles. A line whose speakers do not is refused, because its roles
-would be wrong.
+The texts alternate between the roles. A line whose speakers do not alternate is refused, because
+its roles would be wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KEYS = ("speakers", "roles")
 
 
 def speakers_beside(line: Mapping[str, Any], parts: Sequence[Part]) -> str | None:
-    """Return the key of the speakers of a line that is one list of texts; None if it has none."""
+    """Return the key of the speakers beside the only list of texts of a line; None without one."""
     if len(parts) != 1 or not isinstance(parts[0], TurnList) or not _are_texts(parts[0].value):
         return None
     return next((key for key in _KEYS if _are_texts(line.get(key))), None)
@@ -28,7 +28,7 @@ def speakers_beside(line: Mapping[str, Any], parts: Sequence[Part]) -> str | Non
 def speaker_problem(
     names: Sequence[str], texts: TurnList, key: str, roles: Mapping[str, Role], first: Role
 ) -> Problem | None:
-    """Return the problem of speakers under ``key`` that contradict the order of the texts."""
+    """Return the problem if the speakers under ``key`` contradict the order of the texts."""
     of_texts = texts.path.removeprefix("$.")
     if len(names) != len(texts.value):
         counts = f"{counted(len(texts.value), 'text')}, but {counted(len(names), 'speaker')}"

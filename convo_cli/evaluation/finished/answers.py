@@ -16,10 +16,10 @@ from convo_cli.wording import counted
 def answer_turns(
     generator: Generator, dialogues: Sequence[Dialogue], max_new_tokens: int, emit: Emit
 ) -> dict[int, SampleReply]:
-    """Answer every turn of `reference_indices` greedily; the keys are its number, from 0.
+    """Answer every turn of `reference_indices` greedily; return the replies by turn, from 0.
 
-    Turns that do not fit into the window are left out with a warning, and all of them if memory is
-    too small.
+    The key of a turn is its number among these turns of all dialogues. A turn that does not fit
+    into the window is left out with a warning, and all turns are if memory runs out.
     """
     places = [
         (number, turn)

@@ -35,7 +35,7 @@ _CHUNK = 256  # dialogues encoded at once
 
 @dataclass(frozen=True)
 class EvaluatedFiles:
-    """The dialogues of the files as tokens of one model."""
+    """The dialogues of the files, encoded for one model."""
 
     files: tuple[DataFile, ...]
     store: TokenStore
@@ -43,7 +43,7 @@ class EvaluatedFiles:
     """UTF-8 bytes of the scored assistant turns of each dialogue; (D,)."""
     num_words: NDArray[np.int64]  # (D,)
     dialogues: Sequence[Dialogue]
-    """The first dialogues up to the last turn that gets a reply."""
+    """The dialogues with turns that get a reply, each cut after the last of these turns."""
     replies: TrainingReplies | None = None
     """Replies of the files, for the floors; None if they were not collected."""
 
@@ -57,10 +57,10 @@ def open_files(
     collects_replies: bool,
     emit: Emit,
 ) -> Iterator[EvaluatedFiles]:
-    """Encode the files of ``data.train`` into a temporary folder; later changes do not matter.
+    """Encode the files of ``data.train`` into a temporary folder, which is all that is read later.
 
-    The questions are the first assistant turns that answer a turn. Turns that are too long for
-    a window are scored in parts. DataError if no dialogue has an assistant turn.
+    The first ``num_questions`` assistant turns that answer another turn get a reply. Turns longer
+    than the window are scored in parts. DataError if no dialogue has an assistant turn.
     """
     with TemporaryDirectory(prefix="convo-evaluate-") as folder:
         home = Path(folder)
@@ -94,7 +94,7 @@ def _replies_of(files: Sequence[DataFile], data: DataConfig) -> TrainingReplies 
 
 
 class _Reading:
-    """One pass over the dialogues: encodes them, and keeps what `EvaluatedFiles` has beside."""
+    """One pass over the dialogues: encodes them and collects the other fields of the files."""
 
     def __init__(self, encoder: DialogueEncoder, paths: Sequence[str], num_questions: int) -> None:
         self._encoder, self._paths, self._num_questions = encoder, paths, num_questions
@@ -126,7 +126,7 @@ def _require_targets(store: TokenStore, paths: Sequence[str]) -> None:
     if not store.num_targets(ASSISTANT_TARGET):
         raise DataError(
             f"{', '.join(paths)}: there is nothing to score: no dialogue has an assistant turn",
-            hint="call the speakers user and assistant; `convo validate-data` counts their turns",
+            hint="name the speakers user and assistant; `convo validate-data` counts their turns",
         )
 
 

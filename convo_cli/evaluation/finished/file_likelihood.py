@@ -1,4 +1,4 @@
-"""Likelihood of data files under a finished model: whole, by turn, by file, per byte, per word.
+"""Likelihood of data files under a finished model: in total, by turn, by file, per byte and word.
 
 Shapes: D dialogues, K = 4 sums of a dialogue or of several, R resampled files.
 """
@@ -45,12 +45,13 @@ class ScoredTargets:
 
     @property
     def perplexity(self) -> float:
+        """Return exp(loss), bounded so that it stays finite."""
         return math.exp(min(self.loss, _LARGEST))
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The likelihood of the files. Assistant targets are meant, unless other ones are named."""
+    """The likelihood of the files: of assistant targets, unless a field says otherwise."""
 
     assistant: ScoredTargets
     everything: ScoredTargets
@@ -121,7 +122,10 @@ def choose_batching(generator: Generator, store: TokenStore, emit: Emit) -> Batc
 def measure_likelihood(
     generator: Generator, batching: Batching, files: EvaluatedFiles, emit: Emit
 ) -> Likelihood:
-    """Score every target of the files once, in fp32; EvaluationDivergedError for a loss of NaN."""
+    """Score every target of the files once, in fp32.
+
+    EvaluationDivergedError if the loss is not finite.
+    """
     store, encoder = files.store, generator.encoder
     done = 0
 

@@ -1,4 +1,4 @@
-"""Health of a finished model: the signs that need no run, judged on evaluated files."""
+"""Health of a finished model: the signs that need no training log, judged on evaluated files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def findings_of_model(
     result: EvaluationDone,
     facts: TrainingFacts | None,
 ) -> tuple[HealthFinding, ...]:
-    """Return the signs of a model that goes wrong; ``facts`` are those of its training data.
+    """Return the findings about a finished model; ``facts`` describe its training data.
 
-    The untrained weights of step 0 have none.
+    The weights of step 0 have none, because nothing has been trained yet.
     """
     loaded = generator.loaded
     if loaded is not None and loaded.own.step == 0:

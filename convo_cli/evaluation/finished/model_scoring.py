@@ -37,16 +37,16 @@ class ModelScores:
     """All scores of one model on the files."""
 
     result: EvaluationDone
-    """The scores that an evaluation in training has too; the samples are the replies."""
+    """The scores that an evaluation during training has too; ``samples`` are the replies."""
     likelihood: Likelihood
     likelihood_intervals: Intervals
     replies: Mapping[int, SampleReply]
-    """The replies by number of the question; the model left out the other questions."""
+    """Replies by number of the turn; the other turns do not fit into the model's window."""
     floors: FloorScores
     leak: Leak
     files: tuple[DataFile, ...]
     tokenizer: str
-    """Hash of everything that decides ids."""
+    """Hash of everything that determines token ids."""
 
 
 def score_model(
@@ -105,7 +105,7 @@ def score_model(
 
 @dataclass(frozen=True)
 class Difference:
-    """The score of a model minus that of another one on the same dialogues or turns."""
+    """The score of one model minus that of another on the same dialogues or turns."""
 
     value: float
     interval: tuple[float, float] | None
@@ -113,10 +113,10 @@ class Difference:
 
 
 def compare(one: ModelScores, other: ModelScores) -> dict[str, Difference]:
-    """Return the differences of the scores of two models.
+    """Return each score of ``one`` minus that of ``other``.
 
-    Loss and perplexity are compared only if both models cut texts into the same tokens, and replies
-    only on the turns that both answered.
+    Loss and perplexity are compared only if both models have the same tokens, and replies only on
+    the turns that both answered.
     """
     is_same = one.tokenizer == other.tokenizer and (
         one.result.num_targets == other.result.num_targets

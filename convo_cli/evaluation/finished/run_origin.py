@@ -1,4 +1,4 @@
-"""Training data of the run that a model comes from: its facts, and its share in other files."""
+"""Training data of a model's run: facts about it, and how many evaluated dialogues it has."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_leak(loaded: LoadedCheckpoint | None, fingerprints: NDArray[np.uint64])
 
 
 def facts_of_run(loaded: LoadedCheckpoint | None) -> TrainingFacts | None:
-    """Read the data that a model was trained on for its facts; None unless it is unchanged."""
+    """Read a model's training data for its facts; None if it was moved, deleted or changed."""
     if loaded is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reporter that warns about a run that goes wrong: of each sign once in a run."""
+"""Reporter that warns about signs that a run is going wrong, once for each sign."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _OVERFITTING = "overfitting"
 class Alerts:
     """Emit a warning for each kind of finding of the evaluations, and for overfitting.
 
-    ``records`` are those of metrics.jsonl up to the first step of this process: an earlier process
-    warned about them, and a resumed run knows what one that never stopped would know.
+    ``records`` are those of metrics.jsonl before the first step of this process. An earlier process
+    already warned about them, and with them a resumed run judges like one that never stopped.
     """
 
     def __init__(self, emit: Emit, records: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -54,7 +54,7 @@ class Alerts:
             self._emit(Notice(message, is_warning=True))
 
     def _take(self, event: EvaluationDone) -> list[str]:
-        """Count an evaluation, and return the messages about signs that no earlier one had."""
+        """Record an evaluation, and return the messages about signs that no earlier one had."""
         self._losses[event.step] = event.loss
         signs = {finding.kind: finding.message for finding in event.findings}
         if message := overfitting(event, self.curve.loss):

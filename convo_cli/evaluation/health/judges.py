@@ -1,7 +1,7 @@
-"""Conversation health: signs that a run goes wrong, found by an evaluation, with a likely cause.
+"""Conversation health: signs that a run is going wrong, found at an evaluation, with their cause.
 
-Everything is a function of numbers. `docs/evaluation.md` shows the limits with the values of
-healthy and of broken runs.
+All functions are pure. `docs/evaluation.md` lists the limits with the values of healthy and broken
+runs.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from convo_cli.evaluation.health.signs import THRESHOLDS, RunSoFar, Vitals
 from convo_cli.events import HealthFinding
 
 MOVED = 1.0
-"""Sum of learning rates from which a model must know more than the frequencies of tokens.
+"""Sum of learning rates after which a model must know more than the frequencies of tokens.
 
-AdamW moves a weight by at most about that sum, and this is fifty times the standard deviation of
-new weights (0.02). The usual rate reaches it in 1,000 steps, a hundred times that rate in 10 to 30.
+AdamW moves a weight by about that sum at most. A sum of 1 is fifty times the standard deviation of
+new weights (0.02). The usual rate reaches it in 1,000 steps, a rate a hundred times as high in 10
+to 30.
 """
 _LEARNED = 0.2
-"""Nats by which other targets have to improve on step 0 before the end token is compared."""
+"""Nats by which the other targets must improve on step 0 before the end token is judged."""
 _TALKING, _FLUENT = 0.8, 0.7
-"""Shares of the loss of guessing below which replies, and the use of the history, are judged."""
+"""Shares of the loss of guessing below which the replies and the use of the history are judged."""
 _FEW_REPLIES = 8
-"""Replies below which their echo and repetition are not judged."""
+"""Fewest replies whose echo and repetition are judged."""
 _SELDOM = 0.1
-"""Share of replies that end, from which a finished model knows how to end one."""
+"""If more of its replies end, a finished model knows how to end one."""
 _ECHO_CAUSE = (
     "Check that the training data does not hold each text twice, and that its speakers have the "
     "right roles"
@@ -32,7 +33,7 @@ _ECHO_CAUSE = (
 
 
 def findings_of(vitals: Vitals, so_far: RunSoFar | None = None) -> tuple[HealthFinding, ...]:
-    """Return the signs of an evaluation; without a run, only those that the model alone shows.
+    """Return the findings of an evaluation; without a run, only those that the scores alone show.
 
     Step 0 has none, because nothing has been trained yet.
     """
@@ -51,7 +52,7 @@ def _end_token(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
     if _is_finished(so_far) and (
         stop_rate is None or stop_rate > _SELDOM or _has_few_replies(vitals)
     ):
-        return None  # replies of the data may be shorter than those the model was trained on
+        return None  # the replies in the data may be shorter than those the model was trained on
     if end is None:
         return "no real reply ends with an end token, so the model cannot be trained to stop"
     start = None if so_far is None else so_far.start
@@ -111,7 +112,7 @@ def _echo(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
             "data was made"
         )
     says = "the model repeats the user"
-    # Real replies to foreign data may begin as this model never begins one.
+    # In other data than the training data, real replies may begin in ways the model never uses.
     probes = None if _is_finished(so_far) else vitals.probes
     if probes is not None and probes.echo_gain - 2 * probes.echo_error > THRESHOLDS["echo"].limit:
         return (
@@ -170,18 +171,18 @@ def _roles(vitals: Vitals, so_far: RunSoFar | None) -> str | None:
 def _excess(
     name: str, limit: float, vitals: Vitals, so_far: RunSoFar | None
 ) -> tuple[float, float] | None:
-    """Return a metric of the replies, and of the real ones, if the first is too far above."""
+    """Return a metric of the replies and of the real ones, if the first exceeds it by ``limit``."""
     own, real = vitals.scores.metrics.get(name), vitals.scores.real_scores.get(name)
     if own is None or real is None or _has_few_replies(vitals):
         return None
     end, inner = vitals.scores.end_nll, vitals.scores.inner_nll
     if end is None or inner is None or end > inner or not _knows(_TALKING, vitals, so_far):
-        return None  # a reply that does not end wanders
+        return None  # a reply that does not end drifts, and then repeats itself
     return (own, real) if own - real > limit else None
 
 
 def _is_finished(so_far: RunSoFar | None) -> bool:
-    """Return whether the model is perhaps evaluated on other data than it was trained on."""
+    """Return whether the model is finished, so its data may differ from its training data."""
     return so_far is not None and so_far.step is None
 
 
@@ -192,7 +193,7 @@ def _has_few_replies(vitals: Vitals) -> bool:
 def _knows(share: float, vitals: Vitals, so_far: RunSoFar | None) -> bool:
     """Return whether the loss is below a share of that of guessing tokens by their frequency.
 
-    A young model repeats "I am a a a" and knows nothing of the history.
+    Early in training, every model repeats "I am a a a" and ignores the history.
     """
     frequency = None if so_far is None else so_far.frequency_loss
     return frequency is None or vitals.scores.loss < share * frequency

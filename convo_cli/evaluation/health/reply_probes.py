@@ -31,7 +31,7 @@ _MAX_REPLIES = 64
 
 _Turns: TypeAlias = tuple[Turn, ...]
 _FORMS = 3
-"""Forms of each reply: after its own turns, after other ones, and replaced by the user's turn."""
+"""Forms of each reply: after its own history, after another one, and as a copy of the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class Probes:
 
     @property
     def history_gain(self) -> float:
-        """Return by how much the own history lowers the nll; near 0 if it is not used."""
+        """Return by how much a reply's own history lowers its nll; near 0 if it is ignored."""
         return self.other_nll - self.own_nll
 
     @property
     def echo_gain(self) -> float:
-        """Return by how much the user's first token is likelier than the real reply's."""
+        """Return by how many nats the user's first token is likelier than the real reply's."""
         return self.first_nll - self.echo_nll
 
 
@@ -102,7 +102,7 @@ def probe(
     return Probes(
         own_nll=own_nll,
         other_nll=other_nll,
-        # Of a ratio of sums: the units are the replies.
+        # The standard error of a ratio of sums over replies.
         history_error=_error(other - own - (other_nll - own_nll) * num_tokens)
         / float(num_tokens.mean()),
         first_nll=float(first.mean()),
@@ -127,7 +127,7 @@ def _encoded_forms(
     for begin in range(0, len(encoded), _FORMS):
         found = [one for one in encoded[begin : begin + _FORMS] if isinstance(one, Encoded)]
         counts = [_num_targets(one) for one in found]
-        # A tokenizer may merge a reply with the text before it, so that the two are not comparable.
+        # A tokenizer may merge a reply with the text before it; then the forms do not compare.
         if len(found) == _FORMS and counts[0] == counts[1] and all(counts):
             yield found
 
@@ -137,10 +137,9 @@ def _num_targets(encoded: Encoded) -> int:
 
 
 def _forms(dialogues: Sequence[Dialogue]) -> Iterator[tuple[_Turns, _Turns, _Turns]]:
-    """Yield each reply after its own turns, after other ones, and replaced by the user's turn.
+    """Yield each reply after its own history, after another one, and as a copy of the user.
 
-    The other dialogue has come equally far where possible, because the number of turns alone tells
-    a model something.
+    The other history is equally long where possible: a model can use the number of turns alone.
     """
     places = [
         (number, index)

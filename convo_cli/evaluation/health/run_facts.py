@@ -19,7 +19,7 @@ from convo_cli.tokens.store import TokenStore
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts of the data, computed once, and of the steps and evaluations up to now."""
+    """Facts about the data, computed once, and about the steps and evaluations so far."""
 
     training: TokenStore
     validation: TokenStore | None
@@ -32,7 +32,7 @@ class RunFacts:
     curve: TrainingCurve
 
     def so_far(self, step: int) -> RunSoFar:
-        """Return what the health of the weights after ``step`` steps is judged by."""
+        """Return the facts by which the health of the weights after ``step`` steps is judged."""
         return RunSoFar(
             step=step,
             start=self.evaluations.get(0),

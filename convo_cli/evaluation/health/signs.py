@@ -1,4 +1,4 @@
-"""The numbers that the health of a run is judged by, and the table of limits."""
+"""The numbers by which the health of a run is judged, and the table of limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Threshold:
     """The limit of a statistic."""
 
     statistic: str
-    """What is compared with the limit, in a few words."""
+    """The number that is compared with the limit, in a few words."""
     limit: float
 
 
@@ -31,7 +31,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "echo in replies": Threshold("echo of the replies minus that of the real replies", 0.5),
     "echo in the data": Threshold("share of training replies that copy the user's turn", 0.5),
     "repetition": Threshold("repetition of the replies minus that of the real replies", 0.6),
-    "history": Threshold("nll after another history minus nll after the own, / the latter", 0.002),
+    "history": Threshold("nll after another history / nll after the reply's own, minus 1", 0.002),
     "roles": Threshold("share of dialogues that the assistant opens, training - validation", 0.25),
     "overfitting": Threshold("loss / training loss", 2.0),
 }
@@ -40,14 +40,14 @@ THRESHOLDS: Mapping[str, Threshold] = {
 
 @dataclass(frozen=True, slots=True)
 class RunSoFar:
-    """What is known of a run when it is evaluated; of a finished model, without a step."""
+    """Facts about a run at an evaluation, or about a finished model."""
 
     step: int | None
-    """None if the model is finished, and perhaps evaluated on other data than it was trained on."""
+    """None for a finished model, whose evaluated data may differ from its training data."""
     start: EvaluationDone | None = None
     """The evaluation of step 0 of a run from a pretrained model."""
     training_loss: float | None = None
-    """Mean of the last steps."""
+    """Mean over the last 100 steps."""
     frequency_loss: float | None = None
     """Loss of guessing the targets by the frequencies of tokens."""
     sum_of_rates: float = 0.0
@@ -58,7 +58,7 @@ class RunSoFar:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """The numbers of one evaluation that its health is judged by."""
+    """The numbers of one evaluation by which health is judged."""
 
     scores: EvaluationDone
     probes: Probes | None = None

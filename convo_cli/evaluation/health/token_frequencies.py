@@ -1,4 +1,4 @@
-"""The loss of guessing every token by its frequency: what a model knows before anything else."""
+"""The loss of guessing every token by its frequency, which is the first thing a model learns."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MAX_TOKENS = 1 << 20
 def frequency_loss(
     training: TokenStore, scored: TokenStore, target_kinds: Collection[int], num_ids: int
 ) -> float | None:
-    """Return the mean nll in nats of the scored targets under the frequencies of the training's.
+    """Return the mean nll in nats of the scored targets by the frequencies of training targets.
 
-    Each id counts once more than it occurs. None if one of the stores has no such target.
+    The count of each id is raised by one. None if one of the stores has no such target.
     """
     known, wanted = (_counts(store, target_kinds, num_ids) for store in (training, scored))
     if not known.sum() or not wanted.sum():
@@ -28,9 +28,9 @@ def frequency_loss(
 
 
 def entropy(store: TokenStore, target_kinds: Collection[int], num_ids: int) -> float | None:
-    """Return the mean nll in nats of the targets of a store under their own frequencies.
+    """Return the mean nll in nats of the targets of a store by their own frequencies.
 
-    It is below the loss of guessing by any other frequencies. None without a target.
+    Guessing by other frequencies never has a lower loss. None without a target.
     """
     counts = _counts(store, target_kinds, num_ids)
     shares = counts[counts > 0] / max(1, counts.sum())

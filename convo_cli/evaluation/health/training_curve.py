@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 SMOOTHED_STEPS = 100
-"""Steps over which the training loss is averaged: one step of few dialogues says little."""
+"""Steps over which the training loss is averaged, because single steps are noisy."""
 
 
 class TrainingCurve:

@@ -1,4 +1,4 @@
-"""Floors: replies that no model made, never from the same dialogue, the same for the same seed."""
+"""Floors: trivial replies, never from the same dialogue, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ CONSTANT, COPY = "the most frequent reply", "a copy of the last user turn"
 )
 def test_a_sentence_names_the_scores_that_are_not_above_a_floor(scores, sentence):
     found = describe_floors(scores, FLOOR_INTERVALS, SOURCE)
-    expected = sentence or "all scores of similarity are better than the floors"
+    expected = sentence or "all similarity scores are better than the floors"
     assert found == f"{expected} (replies from {SOURCE})"
 
 

@@ -18,7 +18,6 @@ from convo_cli.metrics.intervals import (
     intervals_of,
     paired_intervals,
     resampled_sums,
-    score_intervals,
 )
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.metrics.reply_scores import measure, score_replies
@@ -119,26 +118,26 @@ def corpus(seed, num=200, skill=0.3):
 
 def test_the_interval_contains_the_score_and_is_the_same_for_the_same_seed():
     replies = corpus(0)
-    scores, intervals = score_replies(replies), score_intervals(replies)
+    scores, intervals = score_replies(replies), intervals_of(measure(replies))
     assert intervals.keys() == METRICS.keys() - WITHOUT
     for name, (low, high) in intervals.items():
         assert low <= scores[name] <= high, name
     for name in ("bleu-2", "f1", "chrf", "stop-rate"):
         assert intervals[name][0] < intervals[name][1]
-    assert score_intervals(replies) == intervals
-    assert score_intervals(replies, seed=1) != intervals
+    assert intervals_of(measure(replies)) == intervals
+    assert intervals_of(measure(replies), seed=1) != intervals
 
 
 def test_the_interval_of_a_share_is_as_wide_as_the_binomial_one():
     replies = corpus(1, num=400)
-    low, high = score_intervals(replies)["stop-rate"]
+    low, high = intervals_of(measure(replies))["stop-rate"]
     share = score_replies(replies)["stop-rate"]
     assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / 400) ** 0.5, rel=0.15)
 
 
 def test_a_single_reply_has_no_interval():
-    assert score_intervals(corpus(0, num=1)) == {}
-    assert score_intervals([]) == {}
+    assert intervals_of(measure(corpus(0, num=1))) == {}
+    assert intervals_of(measure([])) == {}
     assert paired_intervals([], []) == {}
 
 
@@ -191,7 +190,7 @@ def test_a_paired_interval_is_narrower_than_that_of_either_model():
     one = with_skill(turns, 0.5, 1)
     other = [*one[:190], *with_skill(turns, 0.5, 2)[190:]]
     low, high = paired_intervals(one, other)["f1"]
-    own = score_intervals(one)["f1"]
+    own = intervals_of(measure(one))["f1"]
     assert high - low < (own[1] - own[0]) / 2
 
 

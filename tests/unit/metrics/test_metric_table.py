@@ -35,8 +35,8 @@ from convo_cli.cli.views.progress.event_lines import score_line
 from convo_cli.config.reference import config_reference, json_schema
 from convo_cli.config.schema import EvaluationConfig
 from convo_cli.events import EvaluationDone, SampleReply
-from convo_cli.metrics.intervals import score_intervals
-from convo_cli.metrics.reply_scores import score_replies
+from convo_cli.metrics.intervals import intervals_of
+from convo_cli.metrics.reply_scores import measure, score_replies
 from convo_cli.runs.logs.evaluations import best_scores, evaluation_of, evaluation_record
 
 def replies(*texts):
@@ -54,7 +54,7 @@ print(json.dumps({
     "schema": json_schema()["$defs"]["EvaluationConfig"]["properties"]["metric"]["enum"],
     "reference": "num-words" in config_reference(),
     "values": [one.metrics["num-words"] for one in evaluations],
-    "interval": score_intervals(replies("a b", "c d"))["num-words"],
+    "interval": intervals_of(measure(replies("a b", "c d")))["num-words"],
     "logged": evaluation_of(evaluation_record(evaluations[0])).metrics["num-words"],
     "line": score_line(evaluations[1], ()),
     "best": [dataclasses.asdict(score) for score in best_scores(evaluations, "num-words")],

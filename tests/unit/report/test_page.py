@@ -98,7 +98,7 @@ def test_a_healthy_run_has_everything(tmp_path):
         "all 300 steps done",
         "2.13.0",
         "450,000",
-        "No evaluation found a sign that the run goes wrong.",
+        "No evaluation found a sign that the run is going wrong.",
     ):
         assert text in page.text, text
     assert page.tags.count("svg") > 10

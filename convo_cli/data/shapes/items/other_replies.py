@@ -1,7 +1,7 @@
 """Other good replies to a turn: texts under ``references`` on an assistant turn.
 
-They may also be beside the only reply of a line. Evaluations compare a model's reply with all of
-them; no model is trained on them.
+A line with a single reply may also hold them beside it. Evaluations compare a model's reply with
+all of them; no model is trained on them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ KEY = "references"
 
 
 def holds_replies(value: Any) -> bool:
-    """Return whether the value of the key states replies, rightly or wrongly.
+    """Return whether the value of the key is meant as replies, also if it is not valid.
 
-    Null states nothing. A list without a text has another meaning: Doc2Dial lists the documents
-    that a turn is based on.
+    Null means none. A list without a text has another meaning: Doc2Dial lists the documents that a
+    turn is based on.
     """
     if isinstance(value, list):
         return any(isinstance(item, str) for item in value)

@@ -57,7 +57,7 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
             **EARLIER,
             "intervals": {"f1": (0.25, 0.75)},
             "floors": {"echo": {"f1": 0.1}},
-            "floors_sentence": "all scores of similarity are better than the floors",
+            "floors_sentence": "all similarity scores are better than the floors",
         }
     )
     sealed = write_final_scores(run, scores)
