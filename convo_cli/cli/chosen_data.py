@@ -141,7 +141,7 @@ def _config_of(tokenizer: str, files: Sequence[str], overrides: Sequence[str]) -
 
 
 def checkpoint_options(models: Sequence[str], load: Which | None) -> dict[str, Which | None]:
-    """Return ``--load`` for each model; among several, it is for the run directories only."""
+    """Return ``--load`` for each model; with several, it applies only to run directories."""
     runs = [model for model in models if _run_of(model) and Path(model).is_dir()]
     whole = [model for model in runs if (Path(model) / "checkpoints").is_dir()]
     return {
@@ -166,8 +166,8 @@ def data_config_of(
 ) -> DataConfig:
     """Return the data config of the models' runs for these files; the defaults for other models.
 
-    Without files, those of the run's ``data.test``. UsageError if there are none, or if the runs
-    read data in different ways.
+    Without files, it takes those of the run's ``data.test``. UsageError if there are none, or if
+    the runs read data in different ways.
     """
     from convo_cli.runs.provenance.run_info import read_config
 
@@ -195,8 +195,8 @@ def data_config_of(
             keys = [key for key, value in first if value != getattr(data, key)]
             raise UsageError(
                 f"{model} and {other} read data in different ways "
-                f"({', '.join(f'data.{key}' for key in keys)}), so their scores would not be about "
-                "the same turns",
-                hint="choose one way for all models with --set data.KEY=VALUE, or score each alone",
+                f"({', '.join(f'data.{key}' for key in keys)}), so they would be scored on "
+                "different turns",
+                hint="set one value for all models with --set data.KEY=VALUE, or score each alone",
             )
     return first

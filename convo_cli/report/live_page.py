@@ -16,10 +16,10 @@ _PAUSE = 20.0
 
 
 class LivePage:
-    """Write the page after every evaluation, or at a later step if that is too soon.
+    """Write the page after every evaluation, or at a later step if the last page is too recent.
 
-    It comes after the reporter that writes the log, which it reads. A page that cannot be written
-    is a warning, and training continues without it.
+    It must come after the reporter that writes the log, because it reads the log. If the page
+    cannot be written, it emits a warning, and training continues.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class LivePage:
             self.write(is_running=True)
 
     def write(self, *, is_running: bool) -> None:
-        """Write the page now; if that fails, emit a warning and write no more during training."""
+        """Write the page now; on failure, emit a warning and write no more pages until the end."""
         began = self._clock()
         self._is_stale = False
         self._next_at = float("inf")
         try:
             write_run_page(gather(self._run, is_running=is_running))
-        except Exception as error:  # noqa: BLE001  (a picture of the run must not end it)
+        except Exception as error:  # noqa: BLE001  (a failed page must not end the run)
             reason = error.message if isinstance(error, ConvoError) else first_line(error)
             message = (
                 f"{self._run.report.name} was not written ({reason}); training is not affected"

@@ -37,7 +37,7 @@ def write_run_page(run: Gathered, out: Path | None = None) -> Path:
 
 
 class _Shown(str):
-    """A text that `shown` has bounded already."""
+    """A text that the filter `shown` has already bounded."""
 
 
 def run_context(run: Gathered) -> dict[str, Any]:
@@ -88,12 +88,12 @@ def write_page(
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template: every text in it is bounded, without unseen characters, and escaped."""
+    """Render a template; every text in it is bounded, stripped of unseen characters and escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     def finalized(value: Any) -> Any:
-        # Escaped text, such as the result of a macro, was shown before.
+        # Escaped text, such as the result of a macro, has passed through here before.
         is_raw = isinstance(value, str) and not isinstance(value, (Markup, _Shown))
         return shown(value, _LONGEST) if is_raw else value
 

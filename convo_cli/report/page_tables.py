@@ -18,7 +18,7 @@ from convo_cli.wording import counted
 _MAX_ROWS = 40
 _MAX_FILES = 20
 _PLACES = ("name", "output_dir", *(f"data.{name}" for name in DATA_SETS))
-"""Keys without a default worth comparing: names and files."""
+"""Keys that every run sets for itself, so comparing them with defaults tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def default_values() -> dict[str, Any]:
 
 
 def checkpoint_table(run: Gathered) -> Table:
-    """Return every checkpoint on the disk, with its scores and what it is."""
+    """Return every saved checkpoint with its scores, and whether it is the last or a best one."""
     rows = [
         (
             f"step-{one.step:08d}",

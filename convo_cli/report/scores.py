@@ -19,7 +19,7 @@ _TELLING = ("f1", "stop-rate")
 
 
 def score_table(evaluation: Evaluation, what: str) -> Table | None:
-    """Return the scores of one evaluation's replies with interval, floors and verdict."""
+    """Return the scores of one evaluation's replies; ``what`` names it, such as "step 300"."""
     if not evaluation.metrics:
         return None
     floors = [name for name in FLOOR_LABELS if name in evaluation.floors]
@@ -58,9 +58,9 @@ def place_of(name: str) -> int:
 
 
 def verdict(evaluation: Evaluation, name: str) -> str:
-    """Return which floors a score beats by more than its interval, in a few words.
+    """Return in a few words which floors are outside a score's interval, on its worse side.
 
-    An en dash if no direction is better, or the score has no floor.
+    An en dash if neither direction is better, or the score has no floor.
     """
     metric = METRICS.get(name)
     values = {floor: scores.get(name) for floor, scores in evaluation.floors.items()}

@@ -1,7 +1,7 @@
-"""Foreign text and numbers as a report page shows them: bounded, and without unseen characters.
+"""Foreign text and numbers for a report page: bounded, and without unseen characters.
 
-Text of a run comes from data, a model or a config of another person. The templates escape it for
-HTML; this module removes what acts on the text around it and bounds its length.
+A run's text comes from data, models and configs of other people. The templates escape it for HTML;
+this module removes characters that change how other text is displayed, and bounds the length.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _MANY_MARKS = re.compile(
     r"([\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{4})"
     r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
 )
-"""More combining marks than scripts use, which would cover the lines above."""
+"""More combining marks than any script uses; they would cover the lines above."""
 
 
 def shown(text: str, limit: int = 200) -> str:
-    """Return a text of at most about ``limit`` characters, in which unseen ones are escapes."""
+    """Return about ``limit`` characters of a text at most, with unseen characters as escapes."""
     rest = len(text) - limit
     visible = escape_unseen(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text[:limit]))
     visible = _MANY_MARKS.sub(r"\1", visible).encode("utf-8", "replace").decode("utf-8")

@@ -13,7 +13,7 @@ from convo_cli.report.shown import duration, number, short_number, shown
 from convo_cli.wording import counted
 
 _WORSE = 1.02
-"""Last validation loss, as a multiple of the lowest one, from which the model got worse."""
+"""If the last validation loss is above this multiple of the lowest one, the model got worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Next:
 
 
 def headline(run: Gathered) -> str:
-    """Return what was trained, on what, how far, and in what time."""
+    """Return a sentence with model, data, steps, time and device."""
     log = run.log
     if not log.steps:
         return "No step has been logged yet." if run.is_running else "No step was logged."
@@ -49,18 +49,18 @@ def headline(run: Gathered) -> str:
 
 
 def outcome(run: Gathered) -> str:
-    """Return how the run ended, and how the validation loss went."""
+    """Return sentences about the end of the run and the course of the validation loss."""
     return " ".join(_outcome(run))
 
 
 def _outcome(run: Gathered) -> Iterator[str]:
     log = run.log
     if run.state == "running":
-        yield f"The run is still going: all numbers are up to step {log.last_step:,}."
+        yield f"The run is still running: all numbers are up to step {log.last_step:,}."
     elif run.state == "ended early":
         yield (
-            "The log has no end: the process was killed, or an error such as a loss that is not "
-            "finite stopped it."
+            "The log ends early: the process was killed, or an error stopped it, such as a loss "
+            "that is not finite."
         )
     elif log.finished is not None:
         yield f"It ended with: {shown(str(log.finished.get('reason')), 200)}."
@@ -90,7 +90,7 @@ def _lowest(scored: Sequence[Evaluation]) -> Evaluation:
 
 
 def facts(run: Gathered) -> list[tuple[str, str, str]]:
-    """Return name, value and detail of the few numbers that matter most."""
+    """Return name, value and detail of the main numbers."""
     found = []
     best = run.best_step
     evaluation = run.log.evaluations.get(best) if best is not None else None
@@ -122,7 +122,7 @@ def best_checkpoint(run: Gathered) -> str:
 
 
 def next_steps(run: Gathered) -> list[Next]:
-    """Return what to do next, with commands."""
+    """Return advice on what to do next, with commands."""
     return list(_next_steps(run))
 
 
@@ -164,5 +164,5 @@ def _next_steps(run: Gathered) -> Iterator[Next]:
 
 
 def command_path(path: Path) -> str:
-    """Return the path for a command line; of an absolute one, only the name."""
+    """Return the path for a command line; only its name if it is absolute."""
     return typeable(path if not path.is_absolute() else Path(path.resolve().name))

@@ -1,4 +1,4 @@
-"""Thinning of curves: a few points for each column of a picture, so that every extreme survives."""
+"""Thinning of curves to a few points for each column of a picture, with every extreme kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Points = list[tuple[float, float]]
 def thinned(points: Sequence[tuple[float, float]], columns: int) -> Points:
     """Return the first, lowest, highest and last point of each column, in order of x.
 
-    ``points`` ascend by x. At most 4 points of a column are kept, and all of a short curve.
+    ``points`` ascend by x. At most 4 points of a column are kept; a short curve keeps all points.
     """
     if len(points) <= 2 * columns:
         return list(points)
@@ -30,9 +30,9 @@ def thinned(points: Sequence[tuple[float, float]], columns: int) -> Points:
 
 
 def spread(items: Sequence[int], count: int, always: Sequence[int] = ()) -> list[int]:
-    """Return ``count`` of the ascending items at most: first, last, those of ``always``, others.
+    """Return at most ``count`` of the ascending items: first, last, those of ``always``, others.
 
-    The others are evenly spread.
+    The others are evenly spaced. ``always`` yields to ``count``.
     """
     if len(items) <= count:
         return list(items)

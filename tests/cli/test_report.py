@@ -76,7 +76,7 @@ def test_the_page_is_written_elsewhere(convo, work):
         (["train.jsonl"], 2, "not a directory"),
         (["exports"], 5, "neither a run directory nor a model"),
         (["exports/tiny"], 2, "a model without a run"),
-        (["runs/tiny/checkpoints/step-00000006"], 2, "a checkpoint, so there is no page of it"),
+        (["runs/tiny/checkpoints/step-00000006"], 2, "a checkpoint; only a run has a report page"),
         (["runs/tiny", "runs/../runs/tiny"], 2, "given twice"),
         (["runs/tiny", "exports/tiny", "nope"], 2, "nope: no such file or directory"),
         (["runs/tiny"] * 9, 2, "at most 8"),
@@ -86,7 +86,7 @@ def test_the_page_is_written_elsewhere(convo, work):
         (["runs/tiny", "-o", "-"], 2, "hint: -o report.html"),
         (["runs/tinny"], 2, "did you mean runs/tiny?"),
         ([""], 2, "'': no such file or directory"),
-        (["runs/tiny", "--scores", "x.json"], 2, "--scores is for a comparison"),
+        (["runs/tiny", "--scores", "x.json"], 2, "--scores needs several models"),
         (["runs/tiny", "exports/tiny", "--scores", "x.json"], 2, "--scores x.json: No such file"),
         ([], 2, "convo report --help"),
     ],
@@ -201,10 +201,10 @@ def test_a_running_run_says_so(pair):
     try:
         host = os.uname().nodename
         (run / ".lock").write_text(f"process {process.pid} on {host}\n")
-        assert "The run is still going" in " ".join(run_here(pair, "report", "a").out.split())
+        assert "The run is still running" in " ".join(run_here(pair, "report", "a").out.split())
     finally:
         process.communicate(b"\n")
-    assert "The log has no end" in " ".join(run_here(pair, "report", "a").out.split())
+    assert "The log ends early" in " ".join(run_here(pair, "report", "a").out.split())
 
 
 def test_a_damaged_run_is_shown_as_far_as_it_can_be_read(convo, work):
@@ -213,7 +213,7 @@ def test_a_damaged_run_is_shown_as_far_as_it_can_be_read(convo, work):
     result = convo("report", "runs/tiny")
     assert result.code == 0
     assert "run.json: cannot be read" in result.err
-    assert "metrics.jsonl has unreadable lines, which are left out: 1" in result.err
+    assert "metrics.jsonl has unreadable lines, which are skipped: 1" in result.err
     assert "run.json: cannot be read" in html(work / PAGE).text
 
 
@@ -235,7 +235,7 @@ def test_a_full_disk_is_named_and_the_earlier_page_stays(convo, work):
         result = convo("report", "runs/tiny")
     assert (result.code, result.out) == (7, "")
     assert "report.html: File too large" in result.err
-    assert "hint: -o FILE writes the page elsewhere" in result.err
+    assert "hint: write the page elsewhere with -o FILE" in result.err
     assert (work / PAGE).read_bytes() == before
 
 

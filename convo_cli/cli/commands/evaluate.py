@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def _num_replies(value: Any) -> int:
-    """Return the number of turns to answer; `all` is more than any file has."""
+    """Return the number of turns to answer; `all` becomes more than any file has."""
     if value == "all":
         return sys.maxsize
     try:
@@ -53,7 +53,7 @@ class _Options:
     max_new_tokens: int
     device: str
     has_given_data: bool
-    """False for the data.test of the run."""
+    """False if the data is data.test of the run."""
     is_alone: bool
     """True for a single model."""
 
@@ -74,7 +74,7 @@ def evaluate(
             metavar="N or all",
             parser=_num_replies,
             callback=within(0),
-            help="Assistant turns that get a generated reply, from the first on; 0: none.",
+            help="How many assistant turns get a generated reply, from the first on; 0: none.",
         ),
     ] = 100,
     max_new_tokens: Annotated[
@@ -95,11 +95,11 @@ def evaluate(
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Score models: the loss of the real replies, and the models' own replies against them.
+    """Score models by the loss of the real replies, and by their own replies to the same turns.
 
     Folders and hub ids are models, files are data. Several models are scored side by side.
-    Without DATA, a run or a checkpoint is scored on the data.test of its config.
-    The data is read with the settings of the models' runs. For other models, the defaults apply.
+    Without DATA, a run or a checkpoint is scored on data.test of its config.
+    The data is read with the settings of the models' runs, for other models with the defaults.
 
     Example: convo evaluate exports/convo test.jsonl
     """
@@ -164,7 +164,7 @@ def _score(
     earlier: Sequence[Evaluated | Failed],
     emit: Emit,
 ) -> Evaluated | Failed:
-    """Score one model; of several, one that cannot be scored does not keep the others from it."""
+    """Score one model; if it fails and is one of several, return the failure."""
     from convo_cli.cli.arguments import note_longest_reply
     from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, Failed
     from convo_cli.evaluation.cautions import cautions_about
@@ -184,7 +184,7 @@ def _score(
             emit=emit,
         )
     except (StoppedError, DataError, FileChangedError):
-        raise  # of the data, which is the same for all models
+        raise  # these concern the data, which is the same for all models
     except ConvoError as error:
         if options.is_alone:
             raise

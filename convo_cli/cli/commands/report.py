@@ -22,7 +22,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN…",
-            help="A run directory; several to compare them, also with checkpoints and exports.",
+            help="A run directory; several are compared, also with checkpoints and exports.",
             show_default=False,
         ),
     ],
@@ -46,9 +46,9 @@ def report(
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Write the page of a run: data, config, curves, scores, replies and what to do next.
+    """Write the report page of a run: data, config, curves, scores, replies, and what to do next.
 
-    The page is one HTML file without scripts. Training writes it too, at every evaluation.
+    The page is one HTML file without scripts. Training also writes it, at every evaluation.
     Several runs are compared in the terminal, and with -o also on a page.
 
     Example: convo report runs/convo
@@ -66,9 +66,9 @@ def report(
         hint = "give its run directory, or several models to compare them"
         if run is not None:
             hint = f"convo report {typeable(run.run.path)}"
-        raise UsageError(f"{models[0]}: {kind}, so there is no page of it", hint=hint)
+        raise UsageError(f"{models[0]}: {kind}; only a run has a report page", hint=hint)
     if len(members) == 1 and scores is not None:
-        raise UsageError("--scores is for a comparison", hint="give several runs or models")
+        raise UsageError("--scores needs several models", hint="give several runs or models")
     saved = None if scores is None else read_scores(scores, members)
     if output is not None:
         if str(output) == "-":
@@ -94,7 +94,7 @@ def _show_run(member: Member, output: Path | None, *, as_json: bool, is_quiet: b
     except DiskError as error:
         if output is not None:
             raise
-        hint = "-o FILE writes the page elsewhere; an earlier page is intact"
+        hint = "write the page elsewhere with -o FILE; the earlier page, if any, is intact"
         raise DiskError(error.message, hint=hint) from error
     if as_json:
         from convo_cli.report.comparing.comparison import compare
@@ -124,7 +124,7 @@ def _compare(comparison: Comparison, output: Path | None, *, as_json: bool) -> N
 
 
 def _private(output: Path | None, members: Sequence[Member]) -> AbstractContextManager[None]:
-    """Return a context in which ``output`` gets no more readers than the logs it comes from."""
+    """Return a context in which ``output`` is readable only by those who may read the logs."""
     from convo_cli.storage.access import derived_mode, masked
 
     if output is None:

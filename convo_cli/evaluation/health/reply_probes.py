@@ -127,7 +127,7 @@ def _encoded_forms(
     for begin in range(0, len(encoded), _FORMS):
         found = [one for one in encoded[begin : begin + _FORMS] if isinstance(one, Encoded)]
         counts = [_num_targets(one) for one in found]
-        # A tokenizer may merge a reply with the text before it; then the forms do not compare.
+        # A tokenizer may merge a reply with the text before it; then the forms differ.
         if len(found) == _FORMS and counts[0] == counts[1] and all(counts):
             yield found
 

@@ -25,11 +25,12 @@ _COUNTS_AFFECTED = (
 
 @dataclass(frozen=True, slots=True)
 class SharedDialogue:
-    """A dialogue that several members replied to; None for a member without a reply."""
+    """A dialogue that several members replied to."""
 
     history: tuple[Turn, ...]
     reference: str
     replies: tuple[Sample | None, ...]
+    """The reply of each member; None for a member without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Comparison:
         """Return which member has the lowest validation loss, in a sentence."""
         losses = sorted((one.loss, one.letter, one) for one in self.members if one.loss is not None)
         if len(losses) < 2:
-            return "Fewer than two of them have a validation loss."
+            return "Fewer than two models have a validation loss."
         loss, letter, best = losses[0]
         if number(loss) == number(losses[-1][0]):
             return f"All have the same validation loss, {number(loss)}."
@@ -103,8 +104,8 @@ def _cautions(members: Sequence[Member], saved: Sequence[SavedScores | None]) ->
     tokenizers = {str(one.contract.get("tokenizer_sha256")) for one in members if one.contract}
     if len(tokenizers) > 1:
         yield (
-            "the tokenizers differ, so losses per token do not compare: `convo evaluate` reports "
-            "bits per byte on the same data"
+            "the tokenizers differ, so losses per token cannot be compared; `convo evaluate` "
+            "reports bits per byte on the same data"
         )
     scored = [one for one in members if one.run and one.run.info and one.evaluation]
     sources = {
@@ -113,13 +114,13 @@ def _cautions(members: Sequence[Member], saved: Sequence[SavedScores | None]) ->
         if one.run and one.run.info
     }
     if len(sources) > 1:
-        yield "the validation data differs, so losses and scores of replies do not compare"
+        yield "the validation data differs, so losses and scores of replies cannot be compared"
     different = [key for key, _ in _differences(scored) if key in _COUNTS_AFFECTED]
     if different:
         differ = "differs" if len(different) == 1 else "differ"
-        yield f"{', '.join(different)} {differ}, so the validation losses are about other targets"
+        yield f"{', '.join(different)} {differ}, so the validation losses have different targets"
     if len({tuple(digest for _, digest in one.data) for one in saved if one}) > 1:
-        yield "the scores of convo evaluate are of different data, so they do not compare"
+        yield "the scores of convo evaluate are from different data, so they cannot be compared"
     without = [
         one.letter
         for one, scores in zip(members, saved, strict=True)
@@ -127,7 +128,7 @@ def _cautions(members: Sequence[Member], saved: Sequence[SavedScores | None]) ->
     ]
     if without:
         yield (
-            f"{', '.join(without)}: no log of a run, so there are no curves, scores and replies; "
+            f"{', '.join(without)}: no log of a run, so there are no curves, scores or replies; "
             "`convo evaluate` scores models on the same data"
         )
 

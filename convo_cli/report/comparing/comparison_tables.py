@@ -1,4 +1,4 @@
-"""The tables of a comparison: what is compared, the scores, and the config keys that differ."""
+"""The tables of a comparison: members, scores, and the config keys that differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convo_cli.runs.provenance.changes import as_json
 
 
 def summary_table(comparison: Comparison) -> Table:
-    """Return what each member is, how far it was trained, and its losses."""
+    """Return kind, size, steps, tokens, time and losses of each member."""
     rows: list[tuple[str, Callable[[Member], str]]] = [
         ("what", _what),
         ("parameters", lambda one: _short(one.num_parameters)),

@@ -1,4 +1,4 @@
-"""The runs, checkpoints and models of a comparison, each with what its files say."""
+"""The runs, checkpoints and models of a comparison, and the content of their files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convo_cli.storage.foreign_files import MAX_TEXT_BYTES
 from convo_cli.storage.similar import similar_path
 
 MAX_MEMBERS = 8
-"""As many as lines of one chart can be told apart."""
+"""More lines in one chart could not be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,11 @@ class Member:
     contract: Mapping[str, Any]
     """dialogue.json; empty if it cannot be read."""
     missing: tuple[str, ...]
-    """What this member lacks, in clauses."""
+    """Names of the parts that it lacks, such as "no evaluation"."""
 
     @property
     def evaluation(self) -> Evaluation | None:
+        """Return the evaluation at ``step``; None if the log has none."""
         if self.run is None or self.step is None:
             return None
         return self.run.log.evaluations.get(self.step)
@@ -65,13 +66,14 @@ class Member:
 
 
 def open_members(sources: Sequence[str]) -> list[Member]:
-    """Read every run, checkpoint and model; UsageError if one is given twice or there are too many.
+    """Read every run, checkpoint and model.
 
-    UsageError for a path without a folder, CheckpointError for a folder that is none of the three.
+    UsageError if there are too many, if one is given twice or if a path is no folder;
+    CheckpointError for a folder that is none of the three.
     """
     if len(sources) > MAX_MEMBERS:
         raise UsageError(
-            f"{len(sources)} runs and models; a comparison has at most {MAX_MEMBERS}",
+            f"{len(sources)} runs and models, but at most {MAX_MEMBERS} can be compared",
             hint="compare fewer at once",
         )
     for index, source in enumerate(sources):

@@ -1,4 +1,4 @@
-"""Scores that `convo evaluate --json` printed into a file, for models that have no log of a run."""
+"""Scores in a file of `convo evaluate --json`, for models without the log of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convo_cli.report.comparing.members import Member
 from convo_cli.report.reading.run_log import intervals_of, number_of, numbers_of
 from convo_cli.storage.files import UnsafeFileError, read_file
 
-_HINT = "convo evaluate MODEL… test.jsonl --json > scores.json writes one"
+_HINT = "write the file with: convo evaluate MODEL… test.jsonl --json > scores.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class SavedScores:
 
 
 def read_scores(path: Path, members: Sequence[Member]) -> tuple[SavedScores | None, ...]:
-    """Return the scores of each member, by its path; None for one that the file does not have.
+    """Return the scores of each member, found by its path; None if the file lacks the member.
 
-    UsageError if the file is not an object of `convo evaluate` or has none of the members.
+    UsageError if the file is no output of `convo evaluate --json`, or has none of the members.
     """
     try:
         found = json.loads(read_file(path.resolve()))
@@ -40,19 +40,19 @@ def read_scores(path: Path, members: Sequence[Member]) -> tuple[SavedScores | No
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--scores {path}: not one JSON object", hint=_HINT) from error
     if not isinstance(found, dict) or found.get("command") != "evaluate":
-        raise UsageError(f"--scores {path}: not an object of convo evaluate", hint=_HINT)
+        raise UsageError(f"--scores {path}: not the output of convo evaluate --json", hint=_HINT)
     if isinstance(failure := found.get("error"), dict):
         raise UsageError(
-            f"--scores {path}: the convo evaluate that wrote it failed: {failure.get('message')}",
+            f"--scores {path}: convo evaluate failed: {failure.get('message')}",
             hint=_HINT,
         )
     known = dict(_models(found))
     scores = tuple(known.get(Path(member.source).resolve()) for member in members)
     if not any(scores):
-        models = f" (of {', '.join(map(str, list(known)[:5]))})" if known else ""
+        models = f", only of {', '.join(map(str, list(known)[:5]))}" if known else ""
         raise UsageError(
-            f"--scores {path}: its scores{models} are of none of the given models",
-            hint="name the models as in convo evaluate, from the same folder",
+            f"--scores {path}: it has no scores of the given models{models}",
+            hint="give the models by the same paths as convo evaluate, from the same folder",
         )
     return scores
 

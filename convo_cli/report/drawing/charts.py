@@ -1,7 +1,7 @@
-"""Line charts as shapes for the SVG template: paths, ticks, and labels beside the lines' ends.
+"""Line charts as shapes for the SVG template: paths, ticks, and labels at the ends of lines.
 
-The plot is a square of 1000 by 1000 units that the page stretches to any width, while texts and
-line widths keep their size. So one drawing serves a phone and a wide screen.
+The plot is a square of 1000 by 1000 units that the page stretches to any width, while text and line
+widths keep their size. So one drawing suits a phone and a wide screen.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from convo_cli.report.thinning import Points, thinned
 
 UNIT = 1000
 HEIGHT = 190
-"""Pixels of the plot."""
+"""Height of the plot in pixels."""
 PLOT_WIDTH = 76
-"""Percent of the picture's width; the labels of the lines take the rest."""
+"""Width of the plot in percent of the picture; the labels of the lines take the rest."""
 _MAX_DOTS = 60
 _LABEL_HEIGHT = 15
-"""Pixels of a label: its name, and below a longer name its value."""
+"""Height in pixels of one line of a label."""
 _SHORT = 3
 _LOG_RATIO = 100
 
@@ -31,7 +31,7 @@ class Line:
     """One curve; ``style`` is a class of the page's style sheet."""
 
     label: str
-    """Shown at the end of the line; empty for a line that another one explains."""
+    """Text at the end of the line; empty for a line that another line's label explains."""
     points: Points
     style: str
     has_dots: bool = False
@@ -67,7 +67,7 @@ class Chart:
     description: str
     paths: Sequence[Path]
     y_ticks: Sequence[tuple[int, str]]
-    """Height in pixels and text."""
+    """Distance from the top in pixels, and the text."""
     x_ticks: Sequence[tuple[float, str, str]]
     """Percent of the picture's width, the text, and a second text below it."""
     labels: Sequence[EndLabel] = field(default_factory=tuple)

@@ -1,7 +1,7 @@
-"""Everything that the files of a run directory say about the run, without a tensor.
+"""Content of a run directory for the report page, without tensors.
 
-A page about a damaged run is still useful, so a file that cannot be read becomes a line about it.
-A link or another special file in the directory is refused, as by every other command.
+A page about a damaged run is still useful, so a file that cannot be read becomes a problem that the
+page names. Links and special files in the directory are refused, as by every other command.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Gathered:
 
     @property
     def state(self) -> State:
+        """Return the state; ``ended early`` if the log has no end and no process is running."""
         if self.is_running:
             return "running"
         if self.log.finished is None:
@@ -68,6 +69,7 @@ class Gathered:
 
     @property
     def max_steps(self) -> int | None:
+        """Return the planned steps of the run, from run.json, else from the log."""
         if self.info is not None:
             return self.info.max_steps
         planned = self.log.starts[-1].get("max_steps") if self.log.starts else None
@@ -101,7 +103,7 @@ def gather(run: RunDirectory, *, is_running: bool | None = None) -> Gathered:
     info = _tried(lambda: read_run_info(run), problems)
     config = info.config if info is not None else _tried(lambda: read_config(run), problems)
     if info is not None and not os.path.lexists(run.config):
-        problems.append(f"{run.config.name} is missing; the config shown is that of the last start")
+        problems.append(f"{run.config.name} is missing; the config shown is from the last start")
     if info is not None and not info.is_intact:
         problems.append(f"{run.info.name} was changed after convo wrote it")
     log = read_log(run.metrics)
@@ -113,7 +115,7 @@ def gather(run: RunDirectory, *, is_running: bool | None = None) -> Gathered:
         first = ", ".join(map(str, log.damaged[:5]))
         more = ", …" if log.num_damaged > 5 else ""
         problems.append(
-            f"{run.metrics.name} has unreadable lines, which are left out: {first}{more}"
+            f"{run.metrics.name} has unreadable lines, which are skipped: {first}{more}"
         )
     test = read_final_scores(run)
     if test is None and os.path.lexists(run.test):
@@ -121,7 +123,9 @@ def gather(run: RunDirectory, *, is_running: bool | None = None) -> Gathered:
     metric = "" if config is None else config.evaluation.metric
     known = _tried(lambda: read_evaluations(run), problems) or Evaluations({}, ())
     if known.damaged and not log.num_damaged:
-        problems.append(f"{run.metrics.name} has evaluations that were changed")
+        problems.append(
+            f"{run.metrics.name} has evaluations that were changed after convo wrote them"
+        )
     saved = _saved(run, metric, known, problems)
     return Gathered(
         run=run,

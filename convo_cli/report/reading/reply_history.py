@@ -43,7 +43,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     @property
     def dialogue(self) -> tuple[tuple[Turn, ...], str]:
-        """What identifies the dialogue, also between runs."""
+        """Return history and real reply, which identify the dialogue, also across runs."""
         return self.history, self.reference
 
 
@@ -78,7 +78,7 @@ class RepliesOverTime:
 def replies_over_time(samples: Path, always: Sequence[int]) -> list[RepliesOverTime]:
     """Return the replies to the first dialogues at a few steps: first, last, ``always``, others.
 
-    Unreadable lines are left out; a missing file has none.
+    Unreadable lines are skipped; a missing file has no replies.
     """
     steps = sorted({head.step for head in _heads(samples)})
     chosen = set(spread(steps, MAX_STEPS, always))
@@ -94,7 +94,7 @@ def replies_over_time(samples: Path, always: Sequence[int]) -> list[RepliesOverT
 def replies_at(samples: Path, step: int | None) -> list[Sample]:
     """Return the first replies of the evaluation at ``step``, or of the last one before it.
 
-    None is the last evaluation.
+    A ``step`` of None means the last evaluation.
     """
     steps = {head.step for head in _heads(samples) if step is None or head.step <= step}
     return list(_samples(samples, {max(steps)}, _MAX_INDEX)) if steps else []

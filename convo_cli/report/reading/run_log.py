@@ -1,7 +1,7 @@
-"""metrics.jsonl of a run as columns of numbers and lists of events, whatever wrote the file.
+"""metrics.jsonl of a run as columns of numbers and lists of events, also if it is old or damaged.
 
-A log of an earlier version lacks keys, a damaged one has any values: what is not as expected is
-left out, and the number of damaged lines is kept.
+Logs of earlier versions lack keys, and damaged logs may hold anything. Unexpected values are
+skipped, and damaged lines are counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Evaluation:
     end_nll: float | None
     inner_nll: float | None
     findings: tuple[tuple[str, str], ...]
-    """Kind and message of each."""
+    """Kind and message of each finding."""
     has_health: bool
     """False if the record was written before convo looked for findings."""
 
@@ -75,7 +75,7 @@ class RunLog:
     warnings: list[tuple[int, str]] = field(default_factory=list)
     num_warnings: int = 0
     finished: Mapping[str, Any] | None = None
-    """The record of ``run_finished``, if it is the last start's."""
+    """The record of ``run_finished`` of the last start; None if it has none."""
     last_time: str = ""
     damaged: list[int] = field(default_factory=list)
     """The first lines that are not JSON objects with a step, from 1."""
@@ -83,6 +83,7 @@ class RunLog:
 
     @property
     def last_step(self) -> int:
+        """Return the last step or evaluation in the log; 0 if there is none."""
         return max([0, *self.steps[-1:], *list(self.evaluations)[-1:]])
 
     @property
@@ -95,29 +96,29 @@ class RunLog:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all steps."""
+        """Return the wall time of all steps, in seconds."""
         return math.fsum(one for one in self.numbers["seconds"] if one == one)
 
     def curve(self, name: str) -> list[tuple[float, float]]:
-        """Return (step, value) of every step that has the number."""
+        """Return (step, value) for every step with this number."""
         pairs = zip(self.steps, self.numbers[name], strict=True)
         return [(step, value) for step, value in pairs if value == value]
 
     def evaluated(self, name: Literal["loss", "end_nll", "inner_nll"]) -> list[tuple[float, float]]:
-        """Return (step, value) of every evaluation that has the number."""
+        """Return (step, value) for every evaluation with this number."""
         pairs = ((step, getattr(one, name)) for step, one in self.evaluations.items())
         return [(step, value) for step, value in pairs if value is not None]
 
     def scores(self, metric: str, floor: str = "") -> list[tuple[float, float]]:
-        """Return (step, value) of every evaluation with this score, of the replies or a floor.
+        """Return (step, value) for every evaluation with this score, of the model or of a floor.
 
-        The floor ``real`` is the real replies.
+        The floor ``real`` stands for the real replies.
         """
         pairs = ((step, one.scores_of(floor).get(metric)) for step, one in self.evaluations.items())
         return [(step, value) for step, value in pairs if value is not None]
 
     def speed(self) -> list[tuple[float, float]]:
-        """Return (step, tokens per second)."""
+        """Return (step, tokens per second) for every step with both numbers."""
         tokens, seconds = self.numbers["num_tokens"], self.numbers["seconds"]
         return [
             (step, count / time)
@@ -126,7 +127,7 @@ class RunLog:
         ]
 
     def up_to(self, step: int) -> RunLog:
-        """Return the log of the first steps only."""
+        """Return the log up to and including ``step``."""
         end = sum(1 for one in self.steps if one <= step)
         return RunLog(
             steps=self.steps[:end],

@@ -39,7 +39,7 @@ def test_keys_and_data_that_differ(tmp_path):
         "data.train": (["../train.jsonl"], ["../more.jsonl"]),
     }
     (caution,) = found.cautions
-    assert caution == "dialogue.train_on differs, so the validation losses are about other targets"
+    assert caution == "dialogue.train_on differs, so the validation losses have different targets"
 
 
 def test_other_tokenizers_do_not_compare_by_token(tmp_path):
@@ -47,7 +47,7 @@ def test_other_tokenizers_do_not_compare_by_token(tmp_path):
         run = write_run(tmp_path / name, healthy(40, 20))
         run.dialogue.write_text(json.dumps({"tokenizer_sha256": name, "template": "turns"}))
     (caution,) = compared(tmp_path, "a", "b").cautions
-    assert "the tokenizers differ, so losses per token do not compare" in caution
+    assert "the tokenizers differ, so losses per token cannot be compared" in caution
 
 
 def test_replies_are_matched_by_their_dialogue_and_not_by_their_place(tmp_path):
@@ -85,6 +85,6 @@ def test_empty_runs_can_be_compared(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, [])
     found = compared(tmp_path, "a", "b")
-    assert found.headline == "Fewer than two of them have a validation loss."
+    assert found.headline == "Fewer than two models have a validation loss."
     assert list(comparison_charts(found)) == []
     assert found.members[0].missing == ("no evaluation", "no steps")

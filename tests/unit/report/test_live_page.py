@@ -30,14 +30,14 @@ def test_every_evaluation_writes_the_page(run):
     page(CheckpointSaved(20, run.checkpoint(20)))
     assert not run.report.exists()
     page(scored(20, 3.0))
-    assert "The run is still going" in run.report.read_text(encoding="utf-8")
+    assert "The run is still running" in run.report.read_text(encoding="utf-8")
     assert seen == []
 
 
 def test_the_end_writes_it_too(run):
     page = LivePage(run, lambda event: None, clock=FakeClock())
     page(RunFinished(60, "all 60 steps done"))
-    assert "The run is still going" not in run.report.read_text(encoding="utf-8")
+    assert "The run is still running" not in run.report.read_text(encoding="utf-8")
 
 
 def test_pages_take_a_small_part_of_the_time(run):

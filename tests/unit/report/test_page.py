@@ -163,7 +163,7 @@ def test_a_run_without_any_step(tmp_path):
     page = page_of(run, is_running=True)
     require_harmless(page)
     assert "No step has been logged yet." in page.text
-    assert "The run was not evaluated yet." in page.text
+    assert "The run has not been evaluated yet." in page.text
 
 
 def test_a_run_without_evaluations(tmp_path):

@@ -54,17 +54,26 @@ def test_scores_of_several_models_on_other_data_are_a_caution(tmp_path, members)
     found = read_scores(written(tmp_path, both), members)
     assert all(found)
     cautions = compare(members, found).cautions
-    assert "the scores of convo evaluate are of different data, so they do not compare" in cautions
+    assert (
+        "the scores of convo evaluate are from different data, so they cannot be compared"
+        in cautions
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ([1], "not an object of convo evaluate"),
-        ({"command": "train"}, "not an object of convo evaluate"),
-        ({"command": "evaluate", "error": {"message": "no disk"}}, "wrote it failed: no disk"),
-        ({"command": "evaluate", "models": [{"model": "\x00", "scores": {"a": 1}}]}, "of none of"),
-        ({**SCORED, "model": "elsewhere"}, "of none of the given models"),
+        ([1], "not the output of convo evaluate --json"),
+        ({"command": "train"}, "not the output of convo evaluate --json"),
+        (
+            {"command": "evaluate", "error": {"message": "no disk"}},
+            "convo evaluate failed: no disk",
+        ),
+        (
+            {"command": "evaluate", "models": [{"model": "\x00", "scores": {"a": 1}}]},
+            "no scores of the given models",
+        ),
+        ({**SCORED, "model": "elsewhere"}, "no scores of the given models"),
     ],
 )
 def test_another_file_is_refused(tmp_path, members, value, says):

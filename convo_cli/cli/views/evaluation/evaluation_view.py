@@ -1,4 +1,4 @@
-"""View of `evaluate`: models and data, their scores in columns, counts, and what they show."""
+"""View of `evaluate`: models and data, scores in columns, counts, differences and cautions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LABEL_WIDTH = 12
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The scores of a model, and what they belong to."""
+    """The scores of a model, with its name and folder."""
 
     model: str
     """The user's name for the model."""
@@ -52,7 +52,7 @@ class Failed:
 
 
 def as_record(models: Sequence[Evaluated | Failed]) -> dict[str, Any]:
-    """Return the `--json` object: of one model, or with a list of several and their differences."""
+    """Return the `--json` object: one model, or several models and their differences."""
     if len(models) == 1 and isinstance(models[0], Evaluated):
         return _record(models[0])
     return {
@@ -129,7 +129,7 @@ def _targets_record(targets: ScoredTargets) -> dict[str, float]:
 
 
 def show_scores(console: Console, models: Sequence[Evaluated | Failed]) -> None:
-    """Print models and files, the tables of scores, counts, sentences about them, and cautions."""
+    """Print models and files, tables of scores, counts, cautions, and differences."""
     names = ["model"] if len(models) == 1 else _letters(len(models))
     scored = [
         (name, one) for name, one in zip(names, models, strict=True) if isinstance(one, Evaluated)
@@ -150,8 +150,8 @@ def show_scores(console: Console, models: Sequence[Evaluated | Failed]) -> None:
     if not has_same_tokens(all_scores):
         _say(
             console,
-            "the models cut the replies into different tokens, so they are compared per byte and "
-            "per word; --json has the loss of each",
+            "the models have different tokens, so they are compared per byte and per word; "
+            "--json has the loss of each model",
         )
     for name, one in scored:
         prefix = "" if len(models) == 1 else f"{name}: "
@@ -202,7 +202,7 @@ def _differences(
 
 
 def _difference_line(name: str, first: str, found: Mapping[str, Difference]) -> str:
-    """Name the scores that differ for certain: the 95 % interval of the difference has no 0."""
+    """List the scores that differ clearly: the 95 % interval of the difference excludes 0."""
     clear, unclear = [], []
     for score, one in found.items():
         if one.interval is None:
@@ -214,7 +214,7 @@ def _difference_line(name: str, first: str, found: Mapping[str, Difference]) -> 
             unclear.append(score)
     parts = [f"{name} minus {first} with 95 % intervals: {', '.join(clear)}"] if clear else []
     if unclear:
-        parts.append(f"no clear difference of {name} and {first}: {', '.join(unclear)}")
+        parts.append(f"no clear difference between {name} and {first}: {', '.join(unclear)}")
     return "; ".join(parts)
 
 

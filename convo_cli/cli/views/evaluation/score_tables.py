@@ -18,7 +18,7 @@ _SMALLEST = 0.001
 
 
 def likelihood_table(names: Sequence[str], models: Sequence[ModelScores]) -> Table:
-    """Return the scores of the real replies; only those of any tokenizer if the models differ."""
+    """Return the scores of the real replies; without loss and perplexity if the tokens differ."""
     from convo_cli.evaluation.finished.file_likelihood import OF_ANY_TOKENIZER
 
     is_same = has_same_tokens(models)
@@ -43,12 +43,12 @@ def likelihood_table(names: Sequence[str], models: Sequence[ModelScores]) -> Tab
 
 
 def has_same_tokens(models: Sequence[ModelScores]) -> bool:
-    """Return whether all models cut the replies into the same tokens."""
+    """Return whether all models have the same tokenizer and the same number of targets."""
     return len({(one.tokenizer, one.result.num_targets) for one in models}) == 1
 
 
 def _parts(model: ModelScores) -> list[tuple[str, ScoredTargets | None]]:
-    """Return parts of the targets, each with its name: by turn, all, by file."""
+    """Return named parts of the targets: by turn, with user turns, by file."""
     likelihood = model.likelihood
     last = len(likelihood.by_turn)
     parts = [
@@ -87,7 +87,7 @@ def reply_table(names: Sequence[str], models: Sequence[ModelScores]) -> Table | 
 
 
 def _to_compare(metric: str, by_floor: Sequence[float | None], real: float | None) -> str:
-    """Return the best score of a floor, or that of the real replies if it is the best value."""
+    """Return the best floor, or the real replies' score for a metric that is best at it."""
     from convo_cli.metrics.metric_table import METRICS
 
     is_higher_better = METRICS[metric].is_higher_better
@@ -107,7 +107,7 @@ def _table(
 
     table = Table(title, *(["value", "95 % interval"] if len(names) == 1 else names), *others)
     for column in table.columns:
-        column.overflow = "fold"  # a name that is cut could be that of two scores
+        column.overflow = "fold"  # two names that are cut could look the same
     for column in table.columns[1:]:
         column.justify = "right"
     for name, cells in rows:
@@ -118,9 +118,9 @@ def _table(
 def _cells(
     values: Sequence[float | None], intervals: Sequence[tuple[float, float] | None]
 ) -> list[str]:
-    """Return the score of each model with its interval; of a single one in cells of their own.
+    """Return the score of each model with half the width of its interval, such as 0.16 ±0.02.
 
-    Beside other models, the interval is shortened to half of its width.
+    A single model has two cells: the score, and the bounds of the interval.
     """
     if len(values) == 1:
         bounds = intervals[0]
@@ -133,12 +133,12 @@ def _cells(
 
 
 def _half_width(value: float) -> str:
-    """Return one digit, or two from 10 on."""
+    """Format with one significant digit, or with two from 10 on."""
     return f"{float(f'{value:.2g}'):,.0f}" if 10 <= value < 1e6 else f"{value:.1g}"
 
 
 def _number(value: float | None) -> str:
-    """Return three digits, so that three models fit side by side: 0.123, 12.3, 12,300, 1.23e+06."""
+    """Format with three digits, so that three models fit side by side: 0.123, 12.3, 12,300."""
     if value is None:
         return "-"
     size = abs(value)
