@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convo_cli import __version__
 from convo_cli.config.load import dump_config
@@ -16,6 +16,9 @@ from convo_cli.report.reading.gathering import Gathered
 from convo_cli.report.reading.reply_history import replies_over_time
 from convo_cli.report.shown import moment, shown
 from convo_cli.storage.atomic import write_file
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _LONGEST = 500
@@ -34,6 +37,13 @@ def write_run_page(run: Gathered, out: Path | None = None) -> Path:
     path = out or run.run.report
     write_page(path, "run.html", run_context(run), below=run.run.path if out is None else None)
     return path
+
+
+def _breakable(text: str) -> Markup:
+    """Return an escaped text that may be broken after a dot, as in a config key."""
+    from markupsafe import Markup, escape
+
+    return escape(text).replace(".", Markup(".<wbr>"))
 
 
 class _Shown(str):
@@ -105,6 +115,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         finalize=finalized,
     )
+    pages.filters["breakable"] = _breakable
     pages.filters["shown"] = lambda text, limit: _Shown(shown(text, limit))
     common = {
         "convo_version": __version__,

@@ -57,7 +57,7 @@ def _outcome(run: Gathered) -> Iterator[str]:
     log = run.log
     if run.state == "running":
         yield f"The run is still running: all numbers are up to step {log.last_step:,}."
-    elif run.state == "ended early":
+    elif run.state == "ended early" and log.starts:
         yield (
             "The log ends early: the process was killed, or an error stopped it, such as a loss "
             "that is not finite."
@@ -66,7 +66,12 @@ def _outcome(run: Gathered) -> Iterator[str]:
         yield f"It ended with: {shown(str(log.finished.get('reason')), 200)}."
     scored = [one for one in log.evaluations.values() if one.loss is not None]
     if not scored:
-        yield "There is no validation loss."
+        kept = run.saved_as("best by loss")
+        if kept is None:
+            yield "There is no validation loss."
+        else:
+            loss = f"{number(kept.loss)} at step {kept.step:,}"
+            yield f"The log has no validation loss; best-loss.json keeps the lowest one: {loss}."
         return
     best, last = _lowest(scored), scored[-1]
     if len(scored) == 1:
@@ -152,7 +157,7 @@ def _next_steps(run: Gathered) -> Iterator[Next]:
                 "The validation loss rose after its lowest value, so more steps do not help; more "
                 "data, a lower learning rate or dropout may"
             )
-    elif not evaluations:
+    elif not evaluations and run.saved_as("best by loss") is None:
         yield Next(
             "Hold back dialogues for validation in the next run, so that the best checkpoint is "
             "known",

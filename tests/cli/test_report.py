@@ -217,6 +217,16 @@ def test_a_damaged_run_is_shown_as_far_as_it_can_be_read(convo, work):
     assert "run.json: cannot be read" in html(work / PAGE).text
 
 
+def test_the_page_of_an_empty_log_agrees_with_the_scores_beside_the_checkpoints(convo, work):
+    (work / "runs/tiny/metrics.jsonl").write_bytes(b"")
+    assert convo("report", "runs/tiny").code == 0
+    text = html(work / PAGE).text
+    assert "Problem in the run directory" in text
+    assert "best-loss.json keeps the lowest one" in text
+    for wrong in ("There is no validation loss", "has not been evaluated", "process was killed"):
+        assert wrong not in text
+
+
 @pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "samples.jsonl", "test.json"])
 def test_a_link_in_the_run_is_refused(convo, work, name):
     secret = work / "secret"

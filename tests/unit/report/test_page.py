@@ -26,7 +26,7 @@ from tests.written_runs import (
 
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}{% raw %}"
 EVIL = MARKUP + HOSTILE + "\u202egnp.exe\u2066\ud800\x00"
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+VOID = {"meta", "br", "link", "img", "hr", "input", "wbr"}
 
 
 class Page(HTMLParser):
