@@ -77,6 +77,7 @@ def test_the_page_is_written_elsewhere(convo, work):
         (["exports"], 5, "neither a run directory nor a model"),
         (["exports/tiny"], 2, "a model without a run"),
         (["runs/tiny/checkpoints/step-00000006"], 2, "a checkpoint; only a run has a report page"),
+        (["runs/tiny/checkpoints/step-00000006"], 2, "hint: convo report runs/tiny\n"),
         (["runs/tiny", "runs/../runs/tiny"], 2, "given twice"),
         (["runs/tiny", "exports/tiny", "nope"], 2, "nope: no such file or directory"),
         (["runs/tiny"] * 9, 2, "at most 8"),

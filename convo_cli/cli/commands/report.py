@@ -65,7 +65,8 @@ def report(
         run = members[0].run
         hint = "give its run directory, or several models to compare them"
         if run is not None:
-            hint = f"convo report {typeable(run.run.path)}"
+            around = (path for path in Path(models[0]).parents if path.resolve() == run.run.path)
+            hint = f"convo report {typeable(next(around, run.run.path))}"
         raise UsageError(f"{models[0]}: {kind}; only a run has a report page", hint=hint)
     if len(members) == 1 and scores is not None:
         raise UsageError("--scores needs several models", hint="give several runs or models")
