@@ -146,7 +146,7 @@ def test_a_comparison_in_a_pipe_and_as_a_page(pair):
     for text in ("Comparison of 2 models", "reply 100 of a", "reply 60 of b", "tokens"):
         assert text in page.text
     assert "95 % intervals" in page.text
-    headline = "has the lowest validation loss, 2.234 at step "
+    headline = "All have the same validation loss, 2.234."
     assert headline in page.text
     assert headline in result.out
 
