@@ -155,7 +155,7 @@ def checkpoint_table(run: Gathered) -> Table:
         )
         for one in run.saved
     ]
-    head = ("checkpoint", "validation loss", run.metric or "metric", "is", "size")
+    head = ("checkpoint", "validation loss", run.metric or "metric", "note", "size")
     return Table("Checkpoints on the disk", head, bounded(rows[::-1]), frozenset({1, 2, 4}))
 
 
@@ -214,8 +214,9 @@ def version_table(run: Gathered) -> Table | None:
 
 
 def _count(value: Any) -> str:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number(value) if is_number else "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–"
+    return number(int(value) if float(value).is_integer() else value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

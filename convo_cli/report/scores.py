@@ -110,7 +110,7 @@ def evaluation_table(run: Gathered) -> Table | None:
         )
         for step in kept
     ]
-    head = ("step", "validation loss", "perplexity", *names, *ends, "is")
+    head = ("step", "validation loss", "perplexity", *names, *ends, "note")
     left_out = len(evaluations) - len(kept)
     note = f"{left_out:,} more evaluations are in metrics.jsonl." if left_out else ""
     numeric = frozenset(range(len(head) - 1))
