@@ -118,11 +118,18 @@ def test_a_wrong_number_of_devices_is_refused(folder, devices):
     assert "Traceback" not in result.err
 
 
-def test_processes_that_do_not_meet_say_where(folder):
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        ("1", "the 2 processes did not meet at 127.0.0.1:9"),
+        ("soon", "CONVO_SECONDS_TO_MEET=soon: not a number of seconds"),
+    ],
+)
+def test_processes_that_do_not_meet_say_where(folder, seconds, message):
     """Rank 1 of a world whose rank 0 never starts."""
     seat = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "CONVO_SECONDS_TO_MEET": "1"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "CONVO_SECONDS_TO_MEET": seconds}
     result = run_process(folder, "train", "config.yaml", env=environment(**seat, **place))
     assert result.code == 2
-    assert "the 2 processes did not meet at 127.0.0.1:9" in result.err
+    assert message in result.err
     assert not (folder / "runs" / "tiny").exists()

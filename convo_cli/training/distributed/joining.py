@@ -22,7 +22,8 @@ from convo_cli.training.distributed.rank_process import LISTENER
 from convo_cli.wording import counted
 from convo_cli.world import Seat, World
 
-_TO_MEET = timedelta(seconds=int(os.environ.get("CONVO_SECONDS_TO_MEET", "300")))
+_TO_MEET = "CONVO_SECONDS_TO_MEET"
+"""Environment variable: seconds in which all processes must have started."""
 _TO_ANSWER = timedelta(minutes=10)  # of a collective, before a process counts as hung
 
 
@@ -55,16 +56,17 @@ def _connect(seat: Seat, device: str) -> Store:
                 hint="lower --devices, or use --set training.device=cpu",
             )
         torch.cuda.set_device(seat.local_rank)
+    to_meet = _time_to_meet()
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     try:
         if fd := os.environ.get(LISTENER):
             store: Store = dist.TCPStore(  # type: ignore[attr-defined]
-                host, int(port), seat.size, seat.rank == 0, _TO_MEET, wait_for_workers=False,
+                host, int(port), seat.size, seat.rank == 0, to_meet, wait_for_workers=False,
                 master_listen_fd=int(fd) if seat.rank == 0 else None,
             )  # fmt: skip
         else:
-            store, _, _ = next(iter(rendezvous("env://", timeout=_TO_MEET)))
-        _meet(seat, store)
+            store, _, _ = next(iter(rendezvous("env://", timeout=to_meet)))
+        _meet(seat, store, to_meet)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
             store=PrefixStore("group", store), rank=seat.rank, world_size=seat.size,
@@ -73,16 +75,23 @@ def _connect(seat: Seat, device: str) -> Store:
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"the {seat.size} processes did not meet at {host}:{port} ({first_line(error)})",
-            hint=f"start all of them within {_TO_MEET.seconds} seconds (CONVO_SECONDS_TO_MEET), "
+            hint=f"start all of them within {to_meet.total_seconds():.0f} seconds ({_TO_MEET}), "
             "with an address that every machine reaches",
         ) from error
     return PrefixStore("convo", store)
 
 
-def _meet(seat: Seat, store: Store) -> None:
+def _time_to_meet() -> timedelta:
+    text = os.environ.get(_TO_MEET, "300")
+    if not (text.isdecimal() and 0 < int(text) < 1_000_000):
+        raise UsageError(f"{_TO_MEET}={text}: not a number of seconds", hint=f"{_TO_MEET}=600")
+    return timedelta(seconds=int(text))
+
+
+def _meet(seat: Seat, store: Store, to_meet: timedelta) -> None:
     """Wait until every process is at the store; a signal can interrupt it, unlike torch's wait."""
     store.set(f"here/{seat.rank}", "")
-    missing, deadline = list(range(seat.size)), time.monotonic() + _TO_MEET.total_seconds()
+    missing, deadline = list(range(seat.size)), time.monotonic() + to_meet.total_seconds()
     while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"rank {missing[0]} is missing")
