@@ -395,8 +395,8 @@ def test_evaluate_without_data_scores_the_test_data_of_the_run(work, convo, mode
     assert "changed since the run began" not in str(result["cautions"])
     with (work / "test.jsonl").open("ab") as file:
         file.write(b'["How are you?", "Fine."]\n')
-    (caution, _) = convo("evaluate", model, "--json", "-q").json["cautions"]
-    assert caution.endswith(
+    cautions = convo("evaluate", model, "--json", "-q").json["cautions"]
+    assert cautions[0].endswith(
         "test.jsonl changed since the run began (its SHA-256 is not the one in run.json)"
     )
 
