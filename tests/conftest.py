@@ -37,6 +37,10 @@ hypothesis.settings.load_profile("quick")
 
 
 def pytest_configure() -> None:
+    # A shell starts a background job with SIGINT ignored, and every process of a test would inherit
+    # that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     pytest.register_assert_rewrite("tests.docs.effects")  # a failing check then shows both values
     # SentencePiece's SWIG classes have no __module__ (sentencepiece 0.2.3, Python 3.11); importing
     # it warns once.

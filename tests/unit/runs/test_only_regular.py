@@ -36,6 +36,9 @@ ALLOWED = {
     ("sealed", "open"),  # of a Folder
     ("sealed", "chmod"),  # of an open file
     ("build", "move"),  # of a model to its device
+    ("shards", "open"),  # of a Folder
+    ("launcher", "open"),  # in a temporary folder of its own
+    ("launcher", "read_text"),
 }
 
 
