@@ -120,7 +120,7 @@ class StopRequest:
             return
         if self.signal_number is not None:
             if signal_number != _HANGUP and self._may_leave:
-                _leave(signal_number)  # if the thread could not
+                leave(signal_number)  # if the thread could not
             return
         self.signal_number = signal_number
         self._asked_in = self._stage  # the thread may run only when this stage is over
@@ -147,7 +147,7 @@ class StopRequest:
                         is_answered = True
                     self._remind(arrived)
             if second is not None:
-                _leave(second)
+                leave(second)
 
     def _remind(self, arrived: socket.socket) -> None:
         """Interrupt the main thread again: library code may have swallowed the exception.
@@ -241,7 +241,8 @@ def listening() -> Iterator[StopRequest]:
             watcher.join(_WRITING)  # so that the answer comes before the outcome
 
 
-def _leave(signal_number: int) -> None:
+def leave(signal_number: int) -> None:
+    """End the process at once, with a terminal whose cursor is visible."""
     if os.isatty(2):
         os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor
     os._exit(128 + signal_number)

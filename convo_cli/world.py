@@ -28,12 +28,14 @@ class Seat(NamedTuple):
 
 
 def seat_in(environment: Mapping[str, str] = os.environ) -> Seat | None:
-    """Return the place of this process; None if no launcher started it."""
+    """Return the place of this process; None if no launcher started it, or if it is impossible."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     values = [environment.get(name, "") for name in names]
     if not all(value.isdecimal() for value in values):
         return None
-    return Seat(*map(int, values))
+    seat = Seat(*map(int, values))
+    is_possible = seat.rank < seat.size and seat.local_rank < seat.local_size <= seat.size
+    return seat if is_possible else None
 
 
 class World:
@@ -79,6 +81,11 @@ class World:
     @contextmanager
     def after_first(self) -> Iterator[None]:
         """Run the block in rank 0, and then in the others, which wait however long it takes."""
+        yield
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Turn a lost connection inside the block into the error of the process that failed."""
         yield
 
     def first_alone(self, work: Callable[[], T]) -> T | None:

@@ -104,6 +104,7 @@ _add("chat", chat.chat)
 def main() -> None:
     """Run the command line; the entry point of the `convo` executable."""
     from convo_cli.cli.console import show_error
+    from convo_cli.training.distributed.rank_process import is_launched
 
     # transformers logs for developers; convo itself reports everything that a user has to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -116,8 +117,9 @@ def main() -> None:
         except ConvoError as error:
             code = error.exit_code
             seat = seat_in()
-            if seat is not None and seat.local_rank > 0:
-                sys.exit(code)  # the first process of this machine reports the same
+            # The first process of this machine reports the same; `launch` keeps the report of each.
+            if seat is not None and seat.local_rank > 0 and not is_launched():
+                sys.exit(code)
             with finished("the --json object of this error is lost"):
                 command = _command_in(sys.argv)
                 show_error(error, command=command, as_json="--json" in sys.argv)

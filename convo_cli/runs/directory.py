@@ -152,6 +152,7 @@ def existing_run(path: Path) -> RunDirectory:
 
 
 def remove_stop_file(run: RunDirectory) -> None:
+    """Delete the file with which the user asked for a stop, if it exists."""
     with disk_errors(run.stop), open_folder(run.path) as inside:
         inside.delete(run.stop.name)
 

@@ -15,7 +15,9 @@ from convo_cli.model.batches.batching import Batching
 from convo_cli.model.device import choose_device, choose_precision, device_name, make_deterministic
 from convo_cli.runs.provenance.execution import Execution, Machine, ResolvedPrecision
 from convo_cli.runs.provenance.run_info import RunInfo
-from convo_cli.world import World
+from convo_cli.training.distributed.rank_process import is_launched
+from convo_cli.wording import counted
+from convo_cli.world import World, seat_in
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _VARIABLES = (
@@ -53,6 +55,7 @@ def choose_machine(
             precision = stored.precision
         if stored.num_processes == world.size:  # else the bits change anyway
             _set_threads(stored.num_threads, os.environ, emit)
+    _require_obeyed(wanted, device, world, emit)
     if world.size > 1:
         device = _own_device(device, world)
     precision = precision or choose_precision(wanted.precision, device)
@@ -71,6 +74,27 @@ def execution_of(
         attention=batching.attention,
         sharding=sharding,
     )
+
+
+def _require_obeyed(
+    training: TrainingConfig, device: torch.device, world: World, emit: Emit
+) -> None:
+    """Raise UsageError if there are no GPUs but their list; report a number that has no effect."""
+    devices = training.devices
+    if is_launched():
+        if isinstance(devices, tuple) and device.type != "cuda":
+            raise UsageError(
+                f"training.devices names {counted(len(devices), 'GPU')}, but the device is "
+                f"{device}",
+                hint=f"--devices {len(devices)} uses as many processes",
+            )
+    elif seat_in() is not None and devices not in (1, "auto", world.size):
+        emit(
+            Notice(
+                "training.devices has no effect: the launcher of this process chose "
+                f"{counted(world.size, 'device')}"
+            )
+        )
 
 
 def _own_device(device: torch.device, world: World) -> torch.device:

@@ -65,7 +65,7 @@ def start_run(config: RunConfig, emit: Emit, world: World | None = None) -> RunR
     Raises what `convo_cli.training.loop.train` raises.
     """
     world = world or World()
-    with listening() as stop:
+    with listening() as stop, world.connected():
         new = _prepare(config, stop, emit, world)
         with stop.finishing(STEP, second=UNSAVED), masked(new.allowed), ExitStack() as held:
             world.first_alone(lambda: held.enter_context(begun(new.run, new.fill)))
@@ -168,7 +168,7 @@ def resume_run(
     ChangedError if data, base model or config.yaml have changed, unless that is allowed.
     """
     run, world = existing_run(run_dir), world or World()
-    with listening() as stop, ExitStack() as held:
+    with listening() as stop, ExitStack() as held, world.connected():
         if world.is_first:
             held.enter_context(locked(run))
         resume = f"convo resume {typeable(run.path)}"

@@ -70,9 +70,10 @@ def test_a_signal_to_the_launcher_saves_the_run_which_one_device_continues(folde
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_ends_all_with_one_error(folder, killed):
-    launcher, ranks = _begun(folder, "train", "config.yaml", *LONG)
+@pytest.mark.parametrize(("killed", "sharding"), [(0, "none"), (1, "none"), (1, "full")])
+def test_a_killed_process_ends_all_with_one_error(folder, killed, sharding):
+    further = settings(f"training.sharding={sharding}")
+    launcher, ranks = _begun(folder, "train", "config.yaml", *LONG, *further)
     started = time.monotonic()
     ranks[killed].kill()
     _, err = launcher.communicate(timeout=60)
@@ -116,6 +117,24 @@ def test_a_wrong_number_of_devices_is_refused(folder, devices):
     assert result.code == 2
     assert "training.devices" in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    "seat",
+    [
+        {"WORLD_SIZE": "4", "RANK": "0"},
+        {"WORLD_SIZE": "abc"},
+        {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"},
+        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"},
+    ],
+)
+def test_an_environment_that_fits_no_launcher_is_refused(folder, monkeypatch, seat):
+    for name, value in seat.items():
+        monkeypatch.setenv(name, value)
+    result = run_here(folder, "train", "config.yaml")
+    assert result.code == 2
+    assert f"error: WORLD_SIZE={seat['WORLD_SIZE']} without a RANK" in result.err
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from convo_cli.errors import ConvoError, UsageError, first_line
 from convo_cli.training.distributed.process_group import POLL, ProcessGroup
-from convo_cli.training.distributed.rank_process import LISTENER
+from convo_cli.training.distributed.rank_process import LISTENER, is_launched
 from convo_cli.wording import counted
 from convo_cli.world import Seat, World
 
@@ -32,14 +32,15 @@ def joined(seat: Seat, device: str) -> Iterator[World]:
     """Join the world of several processes that the environment describes.
 
     ``device`` is that of the config. In the other processes than rank 0, an error of convo ends the
-    block with SystemExit, because rank 0 reports it. UsageError if the processes do not meet.
+    block with SystemExit, because rank 0 reports it, unless `launch` keeps the messages of all.
+    UsageError if the processes do not meet.
     """
     group = ProcessGroup(seat, _connect(seat, device))
     try:
         yield group
     except Exception as error:
         group.publish(error)
-        if group.is_first or not isinstance(error, ConvoError):
+        if group.is_first or is_launched() or not isinstance(error, ConvoError):
             raise
         raise SystemExit(error.exit_code) from None
     group.leave()

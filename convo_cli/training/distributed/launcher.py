@@ -8,6 +8,7 @@ with its own traceback and exit code 1.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import Literal
 
 from convo_cli.errors import RankLostError, StoppedError, UsageError
+from convo_cli.signals import leave
 from convo_cli.training.distributed.rank_process import LIFELINE, LISTENER
 from convo_cli.wording import counted
 from convo_cli.world import seat_in
@@ -47,11 +49,18 @@ def launch(
     """
     if seat_in() is not None:
         return None
+    if (size := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise UsageError(
+            f"WORLD_SIZE={size} without a RANK, LOCAL_RANK and LOCAL_WORLD_SIZE that fit it",
+            hint="start the processes with torchrun, or unset WORLD_SIZE",
+        )
     gpus = list(devices) if isinstance(devices, Sequence) and devices != "auto" else []
     count = len(gpus) or (_num_gpus(device) if devices == "auto" else devices)
     assert isinstance(count, int), "the schema allows numbers, lists and auto"
     if count == 1 and not gpus:
         return None
+    if not hasattr(os, "fork"):
+        raise UsageError("several devices need Linux or macOS", hint="--devices 1")
     if count > num_cpus():
         raise UsageError(
             f"training.devices asks for {counted(count, 'device')}, but convo may use "
@@ -164,17 +173,24 @@ class _Ranks:
         if own == 0:
             return 0
         code = codes[failed] if codes[failed] > 0 else 128 - codes[failed]
+        self._show_messages(codes)
         if own > 0:
-            if failed and code == 1:  # a bug of convo: its traceback belongs to the report
-                sys.stderr.write(self._messages(failed).read_text(errors="replace"))
             return code if own == RankLostError.exit_code else own
-        if self.asked is not None and own == -self.asked:
+        if self.asked is not None and 128 + self.asked in (128 - own, code):
             raise StoppedError(self.asked, "stopped", hint=hint())
         ended = "was killed by" if codes[failed] < 0 else "ended with exit code"
         how = signal.Signals(-codes[failed]).name if codes[failed] < 0 else str(code)
         error = RankLostError(f"rank {failed} on {socket.gethostname()} {ended} {how}", hint=hint())
         error.exit_code = code
         raise error
+
+    def _show_messages(self, codes: Sequence[int]) -> None:
+        """Show the traceback of a bug, and the first cause if rank 0 could not report it."""
+        for rank, code in enumerate(codes[1:], 1):
+            messages = self._messages(rank).read_text(errors="replace")
+            is_cause = rank == self.failed and code > 0 and codes[0] < 0
+            if is_cause or (code == 1 and "Traceback" in messages):
+                sys.stderr.write(messages)
 
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self.processes]
@@ -185,12 +201,17 @@ class _Ranks:
 
 def _visible(gpus: Sequence[int]) -> str:
     """Return the GPUs as the system names them, if only some of them are visible."""
-    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if names and max(gpus) >= len(names):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return ",".join(map(str, gpus))
+    names = [name for name in visible.split(",") if name]  # an empty list hides all GPUs
+    if max(gpus) >= len(names):
         raise UsageError(
-            f"training.devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has {len(names)}"
+            f"training.devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has "
+            f"{counted(len(names), 'GPU')}",
+            hint="count the GPUs from 0 in the order of CUDA_VISIBLE_DEVICES",
         )
-    return ",".join(names[gpu] if names else str(gpu) for gpu in gpus)
+    return ",".join(names[gpu] for gpu in gpus)
 
 
 @contextmanager
@@ -199,8 +220,9 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
 
     def forward(number: int, frame: FrameType | None) -> None:
         if ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
-            ranks.kill()
-            os._exit(128 + number)
+            ranks.send(signal.SIGKILL)  # without waiting: the lock of a wait may be held below
+            shutil.rmtree(ranks.folder, ignore_errors=True)
+            leave(number)
         if ranks.asked is None:
             ranks.asked = number
             ranks.send(number)

@@ -35,6 +35,7 @@ T = TypeVar("T")
 _TO_CONFIRM = 2.0  # seconds in which the other processes confirm that they are alive
 POLL = 0.05  # seconds between two looks at the store
 _FAILED = "failed"
+_GLOO = "gloo/transport/"  # gloo raises RuntimeError with the path of its source file
 _TOGETHER = 1 << 22  # elements of gradients that are summed at once, 16 MiB; larger ones go alone
 
 
@@ -114,6 +115,16 @@ class ProcessGroup(World):
         yield
         if self.is_first:
             self._store.set(key, "done")
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        # FSDP2 has collectives of its own, inside the passes of a model.
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, dist.DistError) or _GLOO in str(error):
+                raise self._cause() from error
+            raise
 
     def first_alone(self, work: Callable[[], T]) -> T | None:
         with self.after_first():

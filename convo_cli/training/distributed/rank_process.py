@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from convo_cli.world import World, seat_in
 
 LISTENER, LIFELINE = "CONVO_STORE_FD", "CONVO_LAUNCHER_FD"
-"""Environment variables with open files: the socket of the store, and a pipe that ends with us."""
+"""Environment variables with open files: the socket of the store, and a pipe that closes when
+the launcher ends."""
 
 
 def is_launched() -> bool:

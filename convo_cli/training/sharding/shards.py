@@ -119,7 +119,7 @@ def _write_shards(
         raise failure
     for rank, result in enumerate(results):
         if "message" in result:
-            raise DiskError(f"process {rank}: {result['message']}", hint=result["hint"])
+            raise DiskError(f"{world.name(rank)}: {result['message']}", hint=result["hint"])
     return {
         name: (size, digest) for one in results for name, (size, digest) in one["seals"].items()
     }

@@ -182,6 +182,28 @@ def test_auto_takes_what_is_there_where_the_device_of_the_run_is_not(machine, in
     assert (found.device, found.precision) == ("cpu", "fp32")
 
 
+def test_a_list_of_gpus_is_never_replaced_by_processes_on_the_cpu(
+    machine, info, ignore, monkeypatch
+):
+    machine(cuda=0)
+    monkeypatch.setenv("CONVO_LAUNCHER_FD", "3")
+    _, config = changed(info, "training.devices=[5]")
+    with pytest.raises(UsageError, match="names 1 GPU, but the device is cpu"):
+        choose_machine(None, config, ignore)
+
+
+@pytest.mark.parametrize(("devices", "num_notices"), [("2", 1), ("1", 0), ("auto", 0)])
+def test_a_number_of_devices_has_no_effect_under_torchrun_and_a_notice_says_so(
+    info, monkeypatch, devices, num_notices
+):
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    notices = []
+    choose_machine(None, changed(info, f"training.devices={devices}")[1], notices.append)
+    assert len(notices) == num_notices
+    assert all("training.devices has no effect" in notice.message for notice in notices)
+
+
 def test_a_device_that_the_config_names_is_never_replaced(machine, info, ignore):
     machine(cuda=1)
     old, _ = changed(info, device="cuda:1", precision="fp32")

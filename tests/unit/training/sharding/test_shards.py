@@ -106,7 +106,7 @@ def test_a_full_disk_of_one_process_ends_all_and_leaves_nothing(tmp_path, failin
 
     messages = run_ranks(2, tmp_path, save_together)
     assert messages[failing] == f"{path}: File too large"
-    assert messages[1 - failing] == f"process {failing}: {path}: File too large"
+    assert messages[1 - failing] == f"rank {failing}: {path}: File too large"
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 

@@ -1,0 +1,33 @@
+"""A lost connection is the error of the lost process; any other error stays what it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch.distributed as dist
+
+from convo_cli.errors import RankLostError
+from convo_cli.training.distributed import process_group
+from convo_cli.training.distributed.process_group import ProcessGroup
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """Rank 0 of two processes, of which the other one never answers."""
+    monkeypatch.setattr(process_group, "_TO_CONFIRM", 0.0)
+    group = object.__new__(ProcessGroup)
+    group.rank, group.size, group._hosts, group._store = 0, 2, [], dist.HashStore()
+    return group
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("[/a/gloo/transport/tcp/pair.cc:5] Closed"), dist.DistBackendError("NCCL")],
+)
+def test_a_lost_connection_names_the_process(group, error):
+    with pytest.raises(RankLostError, match="rank 1 ended or does not answer"), group.connected():
+        raise error
+
+
+def test_another_error_stays(group):
+    with pytest.raises(RuntimeError, match="a bug"), group.connected():
+        raise RuntimeError("a bug")

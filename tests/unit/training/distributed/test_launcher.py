@@ -1,0 +1,87 @@
+"""The launcher shows the cause of a failure, whatever process it is in and however it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from convo_cli.errors import RankLostError, StoppedError, UsageError
+from convo_cli.training.distributed import launcher
+from convo_cli.training.distributed.launcher import _forwarding, _Ranks, _visible, launch
+
+
+def _ended(tmp_path, *codes, failed, messages=""):
+    """Processes that ended with these codes; a negative one is a signal."""
+    ranks = _Ranks(tmp_path, failed=failed)
+    for rank, code in enumerate(codes):
+        work = f"import os, sys; os.kill(os.getpid(), {-code})" if code < 0 else f"exit({code})"
+        ranks.processes.append(subprocess.Popen([sys.executable, "-c", work]))
+        ranks.processes[-1].wait()
+        (tmp_path / f"rank-{rank}.txt").write_text(messages)
+    return ranks
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_the_traceback_of_another_process_is_shown_whichever_ended_first(tmp_path, capsys, failed):
+    ranks = _ended(tmp_path, 1, 1, failed=failed, messages="Traceback: a bug\n")
+    assert ranks.outcome(str) == 1
+    assert capsys.readouterr().err == "Traceback: a bug\n"
+
+
+def test_the_message_of_the_first_cause_is_shown_if_rank_0_could_not_report_it(tmp_path, capsys):
+    ranks = _ended(tmp_path, -signal.SIGKILL, 7, failed=1, messages="error: disk full\n")
+    with pytest.raises(RankLostError) as caught:
+        ranks.outcome(str)
+    assert caught.value.exit_code == 7
+    assert capsys.readouterr().err == "error: disk full\n"
+
+
+def test_messages_of_other_processes_are_not_repeated(tmp_path, capsys):
+    assert _ended(tmp_path, 7, 7, failed=1, messages="error: disk full\n").outcome(str) == 7
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stop_is_a_stop_although_rank_0_was_too_slow_to_end(tmp_path):
+    ranks = _ended(tmp_path, -signal.SIGKILL, 143, failed=1)
+    ranks.asked = signal.SIGTERM
+    with pytest.raises(StoppedError) as caught:
+        ranks.outcome(str)
+    assert caught.value.exit_code == 143
+
+
+def test_a_second_signal_kills_the_processes_even_while_the_launcher_waits_for_one(
+    tmp_path, monkeypatch
+):
+    left = []
+    monkeypatch.setattr(launcher, "leave", left.append)
+    (tmp_path / "ranks").mkdir()
+    ranks = _Ranks(tmp_path / "ranks")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    ranks.processes.append(process)
+    with _forwarding(ranks), process._waitpid_lock:  # which `Popen.wait` holds
+        signal.raise_signal(signal.SIGTERM)
+        assert (ranks.asked, left) == (signal.SIGTERM, [])
+        signal.raise_signal(signal.SIGTERM)
+    assert left == [signal.SIGTERM]
+    assert process.wait() < 0
+    assert not ranks.folder.exists()
+
+
+def test_listed_gpus_are_those_that_the_environment_shows(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _visible((0, 2)) == "0,2"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5,6")
+    assert _visible((0, 2)) == "4,6"
+    for hidden in ("", "4"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        with pytest.raises(UsageError, match="names GPU 2, but CUDA_VISIBLE_DEVICES has"):
+            _visible((0, 2))
+
+
+def test_a_system_that_cannot_pass_open_files_is_refused(monkeypatch):
+    monkeypatch.delattr("os.fork")
+    with pytest.raises(UsageError, match="need Linux or macOS"):
+        launch(2, "cpu", [], hint=str)
