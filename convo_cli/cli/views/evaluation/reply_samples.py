@@ -22,11 +22,13 @@ def write_samples(path: Path, models: Sequence[Evaluated | Failed]) -> None:
     """
     from convo_cli.storage.access import derived_mode, masked
     from convo_cli.storage.atomic import write_file
+    from convo_cli.unseen import escape_unseen
 
     scored = [one for one in models if isinstance(one, Evaluated)]
     if not scored:
         return
-    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in _records(scored))
+    lines = (escape_unseen(json.dumps(one, ensure_ascii=False)) for one in _records(scored))
+    text = "".join(f"{line}\n" for line in lines)
     data = [file.path for file in scored[0].scores.files]
     with masked(derived_mode(data, path.parent)):
         write_file(path, text)
