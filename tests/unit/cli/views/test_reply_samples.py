@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 from convo_cli.cli.views.evaluation.evaluation_view import Evaluated
 from convo_cli.cli.views.evaluation.reply_samples import write_samples
@@ -15,7 +16,7 @@ def test_no_unseen_character_of_a_reply_reaches_a_terminal(tmp_path):
     data.touch()
     reply = "a\x9b2J\u202egnp.exe\u2028안녕"
     turn = SampleReply((("user", reply),), reply, reply, stopped=True)
-    scores = SimpleNamespace(replies={0: turn}, files=[SimpleNamespace(path=data)])
+    scores: Any = SimpleNamespace(replies={0: turn}, files=[SimpleNamespace(path=data)])
     write_samples(out, [Evaluated("m", tmp_path, None, scores, ())])
     text = out.read_text()
     assert not {"\x9b", "\u202e", "\u2028"} & set(text)
