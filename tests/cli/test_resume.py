@@ -279,6 +279,7 @@ def test_a_whole_checkpoint_of_another_run_is_refused(work, convo):
 # What decides the bits
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_is_used_only_where_the_user_sets_it(work):
     """With the real executable, because torch takes the number from the environment."""
     plain = {

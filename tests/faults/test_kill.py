@@ -183,7 +183,7 @@ def test_going_back_to_the_best_and_killed_in_it_ends_the_same(convo, worsened, 
     kill_at_each(convo, worsened, tmp_path, arguments, choose, check)
 
 
-@pytest.mark.parametrize("choose", [some(1), ALL])
+@pytest.mark.parametrize("choose", [ALL])
 def test_a_fork_that_is_killed_is_whole_or_absent_and_its_parent_is_as_it_was(
     convo, worsened, tmp_path, choose
 ):
@@ -211,7 +211,7 @@ def contents(run: Path, folder: Path) -> dict[str, bytes]:
     return {**found, "config.yaml": found["config.yaml"].replace(os.fsencode(folder), b"")}
 
 
-@pytest.mark.parametrize("choose", [some(1), ALL])
+@pytest.mark.parametrize("choose", [ALL])
 def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(
     convo, fresh, expected, tmp_path, choose
 ):
@@ -228,7 +228,7 @@ def test_the_first_preparation_of_the_data_killed_leaves_nothing_in_the_way(
     kill_at_each(convo, cold, tmp_path, ["train", "config.yaml", "-q"], first_part, check)
 
 
-@pytest.mark.parametrize("choose", [some(1), ALL])
+@pytest.mark.parametrize("choose", [ALL])
 def test_an_export_killed_at_a_file_operation_can_be_made_again(convo, finished, tmp_path, choose):
     """The export is below runs/, which the layer watches. What a kill leaves is whole or hidden."""
     arguments = ["export", RUN, "runs/out", "-q"]

@@ -24,12 +24,13 @@ BAD = {
 }
 
 
-def test_every_pattern_of_the_source_is_found_and_linear_on_pumped_texts():
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_pattern_of_the_source_is_found_and_linear_on_pumped_texts(every):
     found, unknown = uses()
     assert not unknown  # a pattern that is built inside a call cannot be tested
     assert len(found) > 60
     assert {mode for use in found for mode in use.modes} == {"scan", "match", "fullmatch"}
-    slow = {use.where: [slowness(use.pattern, mode) for mode in use.modes] for use in found}
+    slow = {use.where: [slowness(use.pattern, mode, every) for mode in use.modes] for use in found}
     assert {where: each for where, each in slow.items() if any(each)} == {}
 
 
