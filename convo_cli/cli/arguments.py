@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convo_cli.errors import UsageError, expand_home, path_too_long, typeable
+from convo_cli.errors import DiskError, UsageError, expand_home, path_too_long, typeable
 from convo_cli.events import Emit, Notice
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _PATHS = {
     "output",
     "paths",
     "run_dir",
+    "samples",
     "scores",
     "source",
     "test",
@@ -112,6 +114,10 @@ def _require_new_file(
     from convo_cli.cli.given_paths import require_no_file_of_a_run
     from convo_cli.storage.files import special_kind_at
 
+    if str(out) == "-":
+        raise UsageError(
+            f"{option} -: the result is a file, not stdout", hint=f"{option} {example}"
+        )
     if any(out.exists() and Path(path).exists() and out.samefile(path) for path in inputs):
         raise UsageError(
             f"{option} {out}: this is an input file",
@@ -139,6 +145,11 @@ def _require_new_file(
             hint="choose another file, or add --force to replace it",
         )
     require_no_file_of_a_run(out, option)
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise DiskError(
+            f"{option} {out}: files cannot be created in {out.parent}",
+            hint="choose another folder, or get write permission there (see `ls -ld`)",
+        )
 
 
 def require_good_data(

@@ -178,18 +178,21 @@ def require_pretrained(source: str) -> None:
 def require_no_file_of_a_run(out: Path, option: str) -> None:
     """Raise UsageError if ``out`` is a file of a run or of a model folder, also with --force.
 
-    The page of a run may be replaced.
+    The page of a run may be replaced. A checkpoint gets no new file either.
     """
     from convo_cli.runs.directory import RunDirectory
     from convo_cli.storage.sealed import MANIFEST_FILE
 
-    if not out.exists():
-        return
     place = out.resolve()
+    is_sealed = (place.parent / MANIFEST_FILE).exists()
+    if not out.exists():
+        if is_sealed and _run_around(place.parent) is not None:
+            raise UsageError(f"{option} {out}: inside a checkpoint", hint="choose another folder")
+        return
     run = _run_around(place)
     if run is not None and place == RunDirectory(run).report:
         return
-    if run is not None or (place.parent / MANIFEST_FILE).exists():
+    if run is not None or is_sealed:
         what = "the run" if run is not None else "the model"
         raise UsageError(
             f"{option} {out}: a file of {what} {out.parent}, which convo does not overwrite",

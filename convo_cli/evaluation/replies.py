@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.held_out.references import reference_index
 from convo_cli.errors import DataError
 from convo_cli.events import SampleReply
@@ -31,13 +31,19 @@ def reply_to_all(
         history = dialogue.turns[:index]
         with suppress(DataError):
             queries.append(generator.query(history, greedy))
-            spoken = tuple((turn.role, turn.text or turn.tool_data) for turn in history)
-            questions.append((spoken, dialogue.turns[index]))
+            questions.append((spoken(history), dialogue.turns[index]))
     num_left_out = len(dialogues) - len(queries)
     if num_left_out:
         on_reply(num_left_out)
     replies = generator.answer(queries, greedy, on_reply=lambda done: on_reply(num_left_out + done))
     return [
-        SampleReply(spoken, real.text, reply.text, reply.stopped, real.references)
-        for (spoken, real), reply in zip(questions, replies, strict=True)
+        SampleReply(said, real.text, reply.text, reply.stopped, real.references)
+        for (said, real), reply in zip(questions, replies, strict=True)
     ]
+
+
+def spoken(turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
+    """Return the role and the text of each turn, with its calls; never empty."""
+    return tuple(
+        (turn.role, turn.content if turn.is_call else turn.text or turn.tool_data) for turn in turns
+    )

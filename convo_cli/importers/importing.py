@@ -15,8 +15,9 @@ from typing import Any
 
 from convo_cli.config.schema import DataConfig, SpeakersConfig
 from convo_cli.data.checks.exact import LineRules, read_decoded
-from convo_cli.data.dialogue import Turn, as_messages
+from convo_cli.data.dialogue import Turn, as_messages, tool_definitions
 from convo_cli.data.problems import Problem
+from convo_cli.data.repair.values import repair_value
 from convo_cli.data.shapes.items.other_replies import KEY as REFERENCES
 from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.events import Emit, ignore
@@ -31,6 +32,7 @@ from convo_cli.storage.snapshot import Snapshot
 
 DEFAULT_PAUSE = 6 * 3600.0
 _NUM_TRIED_LINES = 5
+_REPEATED = "empty and repeated references"
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,19 @@ class _Written:
     personal: Counter[str] = field(default_factory=Counter)
 
     def add(self, turns: list[Turn]) -> None:
-        messages: list[dict[str, Any]] = [dict(message) for message in as_messages(turns)]
-        for turn, message in zip(turns, messages, strict=True):
+        spoken = [turn for turn in turns if turn.role != "tools"]
+        line: dict[str, Any] = {"messages": as_messages(spoken)}
+        if (definitions := tool_definitions(turns)) is not None:
+            line["tools"] = definitions
+        for turn, message in zip(spoken, line["messages"], strict=True):
             if not turn.is_trained:
                 message["train"] = False
             if turn.references:
                 message[REFERENCES] = list(turn.references)
             count_personal("\n".join((turn.text, *turn.references)), self.personal)
-        self.write(json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n")
+        self.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self.num_dialogues += 1
-        self.num_turns += len(turns)
+        self.num_turns += len(spoken)
 
 
 class _Import:
@@ -122,6 +127,13 @@ class _Import:
     def _add_value(self, value: Any) -> None:
         errors: list[Problem] = []
         read = read_decoded(value, self._rules, lambda problem: _keep_error(problem, errors))
+        if errors and {error.code for error in errors} == {REFERENCES}:
+            # Nothing can repair them later, because a line that is left out is not in the output.
+            repaired: list[Problem] = []
+            value = repair_value(value, self._rules.data_config)
+            read = read_decoded(value, self._rules, lambda problem: _keep_error(problem, repaired))
+            self.counts.dropped[_REPEATED] += len(errors) if not repaired else 0
+            errors = repaired
         if errors or read is None:
             self.first_problem = self.first_problem or errors[0]
             self.counts.left_out[errors[0].code] += 1

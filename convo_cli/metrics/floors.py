@@ -146,7 +146,8 @@ def describe_floors(
     """Return a sentence about the scores that are not above a floor's 95 % interval.
 
     ``floor_intervals`` has, by floor, the interval of each metric; ``source`` is that of the
-    training replies. Only similarity metrics have a floor. Empty if nothing can be compared.
+    training replies, empty without any. Only similarity metrics have a floor. Empty if nothing can
+    be compared.
     """
     compared = [name for name in scores if name in METRICS and METRICS[name].has_floor]
     floors_of: dict[tuple[str, ...], list[str]] = {}
@@ -167,7 +168,7 @@ def describe_floors(
         if names
     ]
     sentence = "; ".join(parts) or "all similarity scores are better than the floors"
-    return f"{sentence} (replies from {source})"
+    return f"{sentence} (replies from {source})" if source else sentence
 
 
 def _is_above(name: str, score: float, interval: tuple[float, float]) -> bool:

@@ -286,6 +286,11 @@ def test_the_replies_of_all_models_can_be_read_beside_the_real_ones(work, convo)
     [
         (["--samples", "valid.jsonl"], "--samples valid.jsonl: this is an input file"),
         (["--samples", "train.jsonl"], "train.jsonl: already exists"),
+        (["--samples", "-"], "--samples -: the result is a file, not stdout"),
+        (
+            ["--samples", "runs/tiny/checkpoints/step-00000006/new.jsonl"],
+            "a new file would damage the checkpoint",
+        ),
         (
             ["--samples", "new.jsonl", "--replies", 0],
             "--samples writes replies, but --replies is 0",

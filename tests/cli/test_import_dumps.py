@@ -79,6 +79,37 @@ def test_the_references_of_a_dump_are_kept(tmp_path):
     assert [json.loads(line)["messages"][1] for line in written] == [answer, answer]
 
 
+def test_repeated_references_do_not_leave_out_a_dialogue(tmp_path):
+    answer = {"role": "assistant", "content": "Hey.", "references": ["Hi!", "Hi! ", "", "Hey."]}
+    unknown = {**answer, "references": "Hi!"}
+    asked = {"role": "user", "content": "Hi."}
+    dump = [{"messages": [asked, answer]}, {"messages": [asked, unknown]}]
+    (tmp_path / "dump.json").write_text(json.dumps(dump))
+    done = run_here(tmp_path, "import", "dump.json", "-o", "out.jsonl", "--json")
+    (written,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert json.loads(written)["messages"][1]["references"] == ["Hi!"]
+    report = json.loads(done.out)
+    assert report["dropped"] == {"empty and repeated references": 3}
+    assert report["left_out"] == {"references": 1}
+
+
+def test_the_definitions_of_tools_are_kept(tmp_path):
+    tools = [{"type": "function", "function": {"name": "time", "parameters": {}}}]
+    call = {"id": "c", "type": "function", "function": {"name": "time", "arguments": {}}}
+    messages = [
+        {"role": "user", "content": "How late is it?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "5", "tool_call_id": "c"},
+        {"role": "assistant", "content": "Five."},
+    ]
+    (tmp_path / "dump.json").write_text(json.dumps([{"messages": messages, "tools": tools}] * 2))
+    done = run_here(tmp_path, "import", "dump.json", "-o", "out.jsonl", "--json")
+    assert (done.code, json.loads(done.out)["num_turns"]) == (0, 8), done.err
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["tools"] for line in lines] == [tools, tools]
+    assert run_here(tmp_path, "validate-data", "out.jsonl").code == 0
+
+
 def test_json_lines_of_dialogues_need_no_import(tmp_path):
     done, _ = imported(tmp_path, "data.jsonl", lines(*SHAREGPT))
     assert done.code == 2

@@ -146,12 +146,14 @@ def evaluate(
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         for model in models:
             found.append(_score(model, chosen[model], data_config, options, found, emit))
-    if as_json:
-        print_json("evaluate", as_record(found))
-    else:
-        show_scores(stdout_console(), found)
-    if samples is not None:
-        write_samples(samples, found)
+    try:
+        if as_json:
+            print_json("evaluate", as_record(found))
+        else:
+            show_scores(stdout_console(), found)
+    finally:  # also if nothing reads stdout any more
+        if samples is not None:
+            write_samples(samples, found)
     if failed := [one.error for one in found if isinstance(one, Failed)]:
         raise typer.Exit(failed[0].exit_code)
 

@@ -93,8 +93,6 @@ def import_data(
             "no output file",
             hint=" ".join(["convo import", typeable(source), *named, "-o data.jsonl"]),
         )
-    if str(out) == "-":
-        raise UsageError("-o -: convo import writes a file", hint="-o data.jsonl")
     require_new_file(out, [str(source)], is_forced=is_forced)
     seconds = _seconds(pause)
     renamed_columns = _columns(columns)

@@ -72,8 +72,6 @@ def report(
         raise UsageError("--scores needs several models", hint="give several runs or models")
     saved = None if scores is None else read_scores(scores, members)
     if output is not None:
-        if str(output) == "-":
-            raise UsageError("-o -: convo report writes a file", hint="-o report.html")
         require_new_file(output, models, example="report.html", is_forced=force)
     for member in members:
         for problem in member.run.problems if member.run else ():

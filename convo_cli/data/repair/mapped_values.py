@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.column_paths import PathSteps
+from convo_cli.data.repair.reply_lists import repair_references
 from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS
 from convo_cli.data.shapes.known_keys import TRAIN_KEYS
 from convo_cli.data.shapes.mapped.steps import Columns, turn_lists, value_at
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import Reasoning
 
 RepairText = Callable[[str], str]
 _TRUE_OR_FALSE = {"true": True, "false": False, "1": True, "0": False}
 
 
-def repair_mapped(value: Any, columns: Columns, repair_text: RepairText) -> Any:
+def repair_mapped(
+    value: Any, columns: Columns, repair_text: RepairText, reasoning: Reasoning | None = None
+) -> Any:
     """Repair the texts of a line in place, and remove empty turns; return the line."""
     _repair_masks(value)
     pair = (columns.user, columns.assistant) if columns.turns is None else ()
     for steps in (columns.system, *pair):
         _repair_at(value, steps, repair_text)
+    if pair and columns.assistant is not None and isinstance(value, dict):
+        repair_references(value, _at(value, columns.assistant), repair_text, reasoning)
     for turns in turn_lists(value, columns):
         turns[:] = [repair_text(turn) if isinstance(turn, str) else turn for turn in turns]
         for turn in turns:
             _repair_masks(turn)
             for steps in _texts(turn, columns):
                 _repair_at(turn, steps, repair_text)
+            if isinstance(turn, dict) and (texts := _texts(turn, columns)):
+                reply = _at(turn, texts[-1])
+                repair_references(turn, reply, repair_text, reasoning)
         kept = [turn for turn in turns if not _is_empty(turn, columns)]
         if len(kept) >= 2:
             turns[:] = kept

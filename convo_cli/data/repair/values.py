@@ -18,8 +18,8 @@ from convo_cli.data.checks.suspicious_text import (
 from convo_cli.data.problems import Problem
 from convo_cli.data.repair.lenient_json import without_forbidden
 from convo_cli.data.repair.mapped_values import repair_mapped, text_key, with_true_or_false
+from convo_cli.data.repair.reply_lists import repair_references
 from convo_cli.data.shapes.items.entries import keyed_texts
-from convo_cli.data.shapes.items.other_replies import KEY as REFERENCES
 from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS, is_parts, is_turn
 from convo_cli.data.shapes.known_keys import (
     DIALOGUE_KEYS,
@@ -47,7 +47,7 @@ def repair_value(value: Any, data_config: DataConfig) -> Any:
     Of other replies, empty and repeated ones are removed.
     """
     if (columns := columns_of(data_config.columns)) is not None:
-        return repair_mapped(value, columns, repair_text)
+        return repair_mapped(value, columns, repair_text, data_config.reasoning)
     if isinstance(value, str):
         decoded = embedded_json(value, "[{", "$", _ignore)
         is_dialogue = isinstance(decoded, (list, dict))
@@ -70,7 +70,8 @@ def repair_value(value: Any, data_config: DataConfig) -> Any:
         elif item is not msgspec.UNSET and key in value:
             value[key] = _repair_texts(item)
     if len(shape.keys) > 1:
-        _repair_references(value, shape.keys[-1])
+        reply = value.get(shape.keys[-1])
+        repair_references(value, reply, repair_text, data_config.reasoning)
     return value
 
 
@@ -138,23 +139,8 @@ def _repair_turn(turn: Any, data_config: DataConfig, levels: int = 2) -> Any:
     for key in texts:
         if key in turn:
             turn[key] = _repair_texts(turn[key])
-    _repair_references(turn, texts[-1])
+    repair_references(turn, turn.get(texts[-1]), repair_text, data_config.reasoning)
     return turn
-
-
-def _repair_references(value: dict[str, Any], reply_key: str) -> None:
-    """Repair the other replies beside a reply; remove empty ones and those that are known."""
-    references = value.get(REFERENCES)
-    if not isinstance(references, list) or not all(isinstance(one, str) for one in references):
-        return
-    reply = value.get(reply_key)
-    known = {"", reply.strip() if isinstance(reply, str) else ""}
-    kept = []
-    for text in map(repair_text, references):
-        if text.strip() not in known:
-            known.add(text.strip())
-            kept.append(text)
-    value[REFERENCES] = kept
 
 
 def _repair_texts(value: Any, levels: int = 3) -> Any:

@@ -89,7 +89,7 @@ class TurnCollector:
             if is_trained:
                 self._trained_path = self._trained_path or at
             turn = Turn(role, text, is_trained is not False, has_reasoning, tool_data)
-            if role == "assistant" and holds_replies(beside.get(REFERENCES)):
+            if turn.is_reply and holds_replies(beside.get(REFERENCES)):
                 others = self._references(beside[REFERENCES], text, member(at, REFERENCES))
                 turn = replace(turn, references=others)
             self.turns.append((self.text_path or path, turn))
@@ -159,16 +159,19 @@ class TurnCollector:
         path: str,
         read: Collection[str | None],
         role: Role | None = None,
+        *,
+        is_call: bool = False,
     ) -> None:
         """Note every key of the object at ``path`` outside ``read``.
 
-        ``role`` is that of the turn that the keys belong to; None if they belong to no turn.
+        ``role`` is that of the turn that the keys belong to; None if they belong to no turn. A turn
+        that ``is_call`` has no other replies.
         """
         is_reply = role == "assistant"
         for key, item in value.items():
             if key in read or key in TRAIN_KEYS or says_training(key):
                 continue
-            if key == REFERENCES and role in ROLES and holds_replies(item):
+            if key == REFERENCES and role in ROLES and not is_call and holds_replies(item):
                 if not is_reply:
                     message = f"a turn of the {role} has references; only replies have them"
                     self.refuse(REFERENCES, member(path, key), message)

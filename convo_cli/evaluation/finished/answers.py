@@ -8,6 +8,7 @@ from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.references import reference_indices
 from convo_cli.errors import is_out_of_memory
+from convo_cli.evaluation.replies import spoken
 from convo_cli.events import Emit, Notice, Progress, SampleReply
 from convo_cli.model.decoding.generator import Generator, Reply
 from convo_cli.wording import counted
@@ -65,6 +66,7 @@ def answer_turns(
 
 
 def _sample(dialogue: Dialogue, turn: int, reply: Reply) -> SampleReply:
-    history = tuple((one.role, one.text or one.tool_data) for one in dialogue.turns[:turn])
     real = dialogue.turns[turn]
-    return SampleReply(history, real.text, reply.text, reply.stopped, real.references)
+    return SampleReply(
+        spoken(dialogue.turns[:turn]), real.text, reply.text, reply.stopped, real.references
+    )

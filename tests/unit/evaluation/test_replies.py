@@ -7,7 +7,7 @@ from typing import Any
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.errors import DataError
-from convo_cli.evaluation.replies import reply_to_all
+from convo_cli.evaluation.replies import reply_to_all, spoken
 from convo_cli.events import SampleReply
 from convo_cli.model.decoding.generator import Reply
 
@@ -32,6 +32,22 @@ def test_a_reply_is_compared_with_all_references_of_its_turn():
     parrot: Any = Parrot()
     (reply,) = reply_to_all(parrot, [Dialogue((Turn("user", "q"), answered))], GenerationSettings())
     assert (reply.reference, reply.other_references) == ("a", ("b", "c"))
+
+
+def test_a_tool_call_in_the_history_keeps_its_text():
+    call = '{"tool_calls":[]}'
+    turns = (
+        Turn("user", "q"),
+        Turn("assistant", "One moment.", tool_data=call),
+        Turn("tool", "5", tool_data='{"tool_call_id":"c"}'),
+        Turn("assistant", "", tool_data=call),
+    )
+    assert spoken(turns) == (
+        ("user", "q"),
+        ("assistant", f"One moment.\n{call}"),
+        ("tool", "5"),
+        ("assistant", call),
+    )
 
 
 class Parrot:

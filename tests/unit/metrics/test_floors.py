@@ -171,6 +171,11 @@ def test_a_sentence_names_the_scores_that_are_not_above_a_floor(scores, sentence
     assert found == f"{expected} (replies from {SOURCE})"
 
 
+def test_without_training_replies_the_sentence_names_no_source():
+    found = describe_floors({"f1": 0.0}, {"echo": {"f1": (0.1, 0.2)}}, "")
+    assert found == "f1 is no better than a copy of the last user turn"
+
+
 def test_without_scores_or_floors_there_is_no_sentence():
     assert describe_floors({}, FLOOR_INTERVALS, SOURCE) == ""
     assert describe_floors({"f1": 0.2, "echo": 0.1}, {}, SOURCE) == ""

@@ -160,7 +160,7 @@ class ListReader:
         index: int,
     ) -> None:
         is_trained = self._stated(entry, path) if len(entry) > 2 else None
-        self._talk.note_unread(entry, path, (*keys, *tool.keys), tool.role)
+        self._talk.note_unread(entry, path, (*keys, *tool.keys), tool.role, is_call=bool(tool.data))
         self._talk.add(
             tool.role,
             tool.text,

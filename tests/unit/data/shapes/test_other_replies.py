@@ -28,9 +28,9 @@ def read(value: Any, config: DataConfig = CONFIG) -> LineReading:
     return reading
 
 
-def refused(value: Any) -> list[tuple[str, str, str]]:
+def refused(value: Any, config: DataConfig = CONFIG) -> list[tuple[str, str, str]]:
     problems: list[Problem] = []
-    assert read_value(value, CONFIG, problems.append) is None
+    assert read_value(value, config, problems.append) is None
     return [(problem.code, problem.path, problem.message) for problem in problems]
 
 
@@ -102,6 +102,15 @@ def test_documents_under_the_key_are_ignored_on_any_turn(value: Any) -> None:
     assert [item.path for item in reading.unread] == ["$[0].references", "$[1].references"]
 
 
+def test_a_tool_call_has_no_other_replies() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "time", "arguments": "{}"}}
+    asks = {"role": "assistant", "content": "One moment.", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c", "content": "5", "references": ["6"]}
+    reading = read([USER, {**asks, "references": ["Wait."]}, result, reply(references=["Good."])])
+    assert [turn.references for _, turn in reading.turns] == [(), (), (), ("Good.",)]
+    assert [item.path for item in reading.unread] == ["$[1].references", "$[2].references"]
+
+
 def test_a_reference_with_reasoning_follows_the_setting() -> None:
     line = [USER, reply(references=["<think>\nHm.\n</think>\n\nGreat!"])]
     assert [code for code, *_ in refused(line)] == ["reasoning"]
@@ -112,7 +121,12 @@ def test_a_reference_with_reasoning_follows_the_setting() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {"messages": [USER, reply(references=["Fine.", " ", "Great!", "Great! ", "&amp; you?"])]},
+        {
+            "messages": [
+                USER,
+                reply(references=["Fine.", " ", None, "Great!", "Great! ", "&amp; you?"]),
+            ]
+        },
         {
             "prompt": "How are you?",
             "completion": "Fine.",
@@ -123,3 +137,40 @@ def test_a_reference_with_reasoning_follows_the_setting() -> None:
 def test_a_repair_keeps_each_good_reference_once(value: Any) -> None:
     assert refused(value)
     assert read(repair_value(value, CONFIG)).turns[1][1].references == ("Great!", "& you?")
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "text", "references", "kept"),
+    [
+        (None, "One\r\nTwo", ["One\nTwo", "a\r\nb", "a\nb"], ("a\nb",)),
+        (None, [{"type": "text", "text": "One"}, {"text": "Two"}], ["One\nTwo", "c"], ("c",)),
+        ("drop", "<think>1</think>Yes", ["Yes", "<think>2</think>No", "No"], ("No",)),
+    ],
+)
+def test_a_repair_compares_texts_as_they_are_read(
+    reasoning: Any, text: Any, references: list[str], kept: tuple[str, ...]
+) -> None:
+    config = CONFIG.model_copy(update={"reasoning": reasoning})
+    line = [USER, {"role": "assistant", "content": text, "references": references}]
+    assert refused(line, config)
+    assert read(repair_value(line, config), config).turns[1][1].references == kept
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (
+            {"turns": "talk", "speaker": "who", "text": "said"},
+            {"talk": [{"who": "user", "said": "Hi"}, {"who": "bot", "said": "Hey"}]},
+        ),
+        ({"turns": "talk", "user": "q", "assistant": "a"}, {"talk": [{"q": "Hi", "a": "Hey"}]}),
+        ({"user": "q", "assistant": "a"}, {"q": "Hi", "a": "Hey"}),
+    ],
+)
+def test_references_of_mapped_lines_are_repaired(columns: Any, line: dict[str, Any]) -> None:
+    config = CONFIG.model_copy(update={"columns": ColumnsConfig(**columns)})
+    beside = line["talk"][-1] if "talk" in line else line
+    beside["references"] = ["Hello &amp; hi", "", "Hey "]
+    assert refused(line, config)
+    fixed = read(repair_value(line, config), config)
+    assert fixed.turns[1][1].references == ("Hello & hi",)
