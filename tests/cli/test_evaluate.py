@@ -289,7 +289,7 @@ def test_the_replies_of_all_models_can_be_read_beside_the_real_ones(work, convo)
         (["--samples", "-"], "--samples -: the result is a file, not stdout"),
         (
             ["--samples", "runs/tiny/checkpoints/step-00000006/new.jsonl"],
-            "a new file would damage the checkpoint",
+            "new.jsonl: inside a checkpoint",
         ),
         (
             ["--samples", "new.jsonl", "--replies", 0],
