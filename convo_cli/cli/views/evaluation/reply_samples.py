@@ -31,7 +31,8 @@ def write_samples(path: Path, models: Sequence[Evaluated | Failed]) -> None:
     text = "".join(f"{line}\n" for line in lines)
     data = [file.path for file in scored[0].scores.files]
     with masked(derived_mode(data, path.parent)):
-        write_file(path, text)
+        # The path of a model may hold undecodable bytes.
+        write_file(path, text.encode("utf-8", "replace"))
 
 
 def _records(models: Sequence[Evaluated]) -> Iterator[dict[str, Any]]:

@@ -22,3 +22,10 @@ def test_no_unseen_character_of_a_reply_reaches_a_terminal(tmp_path):
     assert not {"\x9b", "\u202e", "\u2028"} & set(text)
     assert "안녕" in text
     assert json.loads(text)["replies"] == [{"model": "m", "reply": reply, "stopped": True}]
+
+
+def test_an_undecodable_path_of_a_model_does_not_lose_the_replies(tmp_path):
+    turn = SampleReply((("user", "q"),), "a", "b", stopped=True)
+    scores: Any = SimpleNamespace(replies={0: turn}, files=[])
+    write_samples(tmp_path / "out.jsonl", [Evaluated("caf\udce9", tmp_path, None, scores, ())])
+    assert json.loads((tmp_path / "out.jsonl").read_text())["replies"][0]["model"] == "caf?"
