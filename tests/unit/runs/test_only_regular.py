@@ -39,6 +39,7 @@ ALLOWED = {
     ("shards", "open"),  # of a Folder
     ("launcher", "open"),  # in a temporary folder of its own
     ("launcher", "read_text"),
+    ("launcher", "rmtree"),
 }
 
 
