@@ -67,9 +67,9 @@ def seconds_of_one(folder: Path, arguments: argparse.Namespace) -> float:
     meter.measure(0)
     began = time.process_time()
     for step in range(1, arguments.measurements + 1):
-        if event := meter.measure(step, is_last=True):
-            for report in reporters:
-                report(event)
+        event = meter.measure(step)
+        for report in reporters:
+            report(event)
     return (time.process_time() - began) / arguments.measurements
 
 
@@ -83,8 +83,7 @@ def seconds_of_run(config: RunConfig, pause: float | None) -> float:
 
     with ExitStack() as stack:
         if pause is None:
-            nothing = mock.patch.object(usage.UsageMeter, "measure", return_value=None)
-            stack.enter_context(nothing)
+            stack.enter_context(mock.patch.object(usage.UsageMeter, "is_due", return_value=False))
         if pause == 0:
             stack.enter_context(mock.patch.object(usage, "_SECONDS", 0.0))
             stack.enter_context(mock.patch.object(usage, "_PAUSE", 0.0))

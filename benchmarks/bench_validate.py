@@ -172,12 +172,12 @@ def measure(python: str, reader: str, paths: list[str]) -> tuple[float, float]:
 def read_with_convo(paths: list[str], num_cpus: int | None = None) -> None:
     """Validate the files, by default on all CPUs."""
     sys.path.insert(0, str(ROOT))
+    from convo_cli import cpus
     from convo_cli.config.schema import DataConfig
-    from convo_cli.data.checks import workers
     from convo_cli.data.checks.validate import validate_files
 
     if num_cpus is not None:
-        workers.num_cpus = lambda: num_cpus
+        cpus.num_cpus = lambda: num_cpus
     report = validate_files(paths, DataConfig(train=tuple(paths or ["none"])))
     assert report.is_trainable, "the file is good"
 

@@ -150,12 +150,12 @@ class DeviceMeasured:
 
     step: int
     memory_bytes: int | None
-    """Resident memory of this process."""
+    """Resident memory of all processes of the job."""
     peak_memory_bytes: int | None
     cpu_utilization: float | None
     """Share of the machine's CPUs that all programs used since the previous measurement."""
     gpu: GpuUsage | None = None
-    """None for a run on a CPU."""
+    """The GPU on which the job holds most memory; None for a run on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,12 @@ def seat_in(environment: Mapping[str, str] = os.environ) -> Seat | None:
     return seat if is_possible else None
 
 
+def is_first_process() -> bool:
+    """Return whether this process is rank 0, or the only one: it alone prints."""
+    seat = seat_in()
+    return seat is None or seat.rank == 0
+
+
 class World:
     """One process; the base of the form for several."""
 

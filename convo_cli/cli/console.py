@@ -20,6 +20,7 @@ from convo_cli import __version__
 from convo_cli.errors import ConvoError, StoppedError
 from convo_cli.unseen import UNSEEN, escape_unseen
 from convo_cli.wording import on_one_line
+from convo_cli.world import is_first_process
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,8 +129,11 @@ def print_json(command: str | None, result: Mapping[str, Any]) -> None:
 
 
 def announce(line: str, *, is_quiet: bool) -> None:
-    """Tell the user on stderr what begins now, without rich, before seconds of imports."""
-    if not is_quiet:
+    """Tell the user on stderr what begins now, without rich, before seconds of imports.
+
+    Of the processes that torchrun starts, only rank 0 does.
+    """
+    if not is_quiet and is_first_process():
         sys.stderr.write(printable(line).replace("\n", " ") + "\n")
         sys.stderr.flush()
 

@@ -85,6 +85,18 @@ def make_deterministic(device: torch.device) -> None:
     torch.use_deterministic_algorithms(True)
 
 
+def has_drawn(device: torch.device, seed: int) -> bool:
+    """Return whether random numbers were drawn on the device or the CPU since `manual_seed`.
+
+    It finds every dropout, also one that is a number in the config or skips layers.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states[str(device)] = torch.cuda.get_rng_state(device)
+    fresh = ((torch.Generator(name).manual_seed(seed), state) for name, state in states.items())
+    return any(not torch.equal(generator.get_state(), state) for generator, state in fresh)
+
+
 def move(model: PreTrainedModel, device: torch.device) -> None:
     """Move the model's weights to the device."""
     torch.nn.Module.to(model, device)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 
 import psutil
 import torch
 
 from convo_cli.events import DeviceMeasured, GpuUsage
 from convo_cli.model.nvml import NvmlGpu, measured
+from convo_cli.world import World
 
 _SECONDS = 10.0
 """Minimum time between two measurements."""
@@ -36,11 +37,13 @@ class UsageMeter:
         self._cpu_since = clock()
         measured(psutil.cpu_percent)  # begins the interval of the first share
 
-    def measure(self, step: int, *, is_last: bool = False) -> DeviceMeasured | None:
-        """Return a measurement if one is due, or if ``is_last`` says that it is the run's last."""
+    def is_due(self) -> bool:
+        """Return whether it is time for the next measurement."""
+        return self._clock() >= self._next_at
+
+    def measure(self, step: int) -> DeviceMeasured:
+        """Return the use of the machine by this process after ``step`` updates."""
         began = self._clock()
-        if began < self._next_at and not is_last:
-            return None
         if self._next_at == -math.inf and self._device.type == "cuda":
             self._gpu = measured(lambda: NvmlGpu(_uuid(self._device)))
         memory, peak = measured(process_memory) or (None, None)
@@ -77,6 +80,30 @@ class UsageMeter:
             process_bytes=measured(lambda: torch.cuda.memory_reserved(device)) or None,
             peak_process_bytes=measured(lambda: torch.cuda.max_memory_reserved(device)) or None,
         )
+
+
+def of_job(own: DeviceMeasured, world: World) -> DeviceMeasured:
+    """Return the use of a job: the memory of all processes together, and the fullest GPU.
+
+    A job runs out of memory on the GPU of which it holds most. Every process of the world calls it.
+    """
+    values = [own.memory_bytes, own.peak_memory_bytes, own.gpu and asdict(own.gpu)]
+    memory, peaks, gpus = zip(*world.gather(values), strict=True)
+    return replace(
+        own,
+        memory_bytes=_total(memory),
+        peak_memory_bytes=_total(peaks),
+        gpu=max((GpuUsage(**gpu) for gpu in gpus if gpu), key=_held, default=None),
+    )
+
+
+def _total(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _held(gpu: GpuUsage) -> int:
+    return gpu.peak_process_bytes or gpu.process_bytes or 0
 
 
 def process_memory() -> tuple[int, int]:

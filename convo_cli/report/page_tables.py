@@ -11,7 +11,7 @@ from convo_cli.config.keys import config_keys
 from convo_cli.config.presets import PRESETS
 from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.report.reading.gathering import Gathered
-from convo_cli.report.shown import moment, number, size
+from convo_cli.report.shown import device_of, moment, number, size
 from convo_cli.runs.provenance.changes import as_json, leaves
 from convo_cli.wording import counted
 
@@ -177,7 +177,7 @@ def _history(run: Gathered) -> Iterator[tuple[int, int, str, str]]:
         yield parent.step, 0, "", text
     for index, start in enumerate(run.log.starts):
         what = "resumed" if index or int(start["step"]) else "started"
-        where = f"on {start.get('device')}, {start.get('precision')}"
+        where = f"on {device_of(start)}, {start.get('precision')}"
         planned = f"{_count(start.get('max_steps'))} steps planned"
         yield int(start["step"]), 1, moment(start.get("time")), f"{what} {where}, {planned}"
     for change in run.info.changes if run.info else ():

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from convo_cli.unseen import escape_unseen
+from convo_cli.wording import shared_device
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # HTML allows none of them
 _MANY_MARKS = re.compile(
@@ -27,6 +30,13 @@ def shown(text: str, limit: int = 200) -> str:
     visible = _MANY_MARKS.sub(r"\1", visible).encode("utf-8", "replace").decode("utf-8")
     more = f"… ({rest:,} more characters)" if rest > 0 else ""
     return (visible if len(visible) <= 2 * limit else f"{visible[: 2 * limit]}…") + more
+
+
+def device_of(start: Mapping[str, Any]) -> str:
+    """Return the device that a start of a run logged, with the number of its processes."""
+    processes = start.get("num_processes")
+    device = shown(str(start.get("device")), 40)
+    return shared_device(device, processes if isinstance(processes, int) else 1)
 
 
 def number(value: float | None, digits: int = 4) -> str:

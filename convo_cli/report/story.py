@@ -9,7 +9,7 @@ from pathlib import Path
 from convo_cli.errors import typeable
 from convo_cli.report.reading.gathering import Gathered
 from convo_cli.report.reading.run_log import Evaluation
-from convo_cli.report.shown import duration, number, short_number, shown
+from convo_cli.report.shown import device_of, duration, number, short_number, shown
 from convo_cli.wording import counted
 
 _WORSE = 1.02
@@ -44,7 +44,7 @@ def headline(run: Gathered) -> str:
     details = [f"{log.epochs:.2g} epochs"] if log.epochs else []
     details += [f"{short_number(log.tokens_seen)} tokens"] if log.tokens_seen else []
     seen = f" ({', '.join(details)})" if details else ""
-    device = f" on {shown(str(start['device']), 40)}" if "device" in start else ""
+    device = f" on {device_of(start)}" if "device" in start else ""
     return f"{what} {has} trained{on} for {done} steps{seen} in {duration(log.seconds)}{device}."
 
 

@@ -22,7 +22,7 @@ from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
-from convo_cli.model.usage import UsageMeter
+from convo_cli.model.usage import UsageMeter, of_job
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.signals import UNSAVED, StopRequest
@@ -33,7 +33,7 @@ from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job, StepPlan
 from convo_cli.training.optim import has_user_targets, horizon_of, learning_rate_at
 from convo_cli.training.sharding.fsdp import reduce_gradients, run_inside, whole_model
-from convo_cli.training.sharding.joint_saving import save_together
+from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import EarlyStopping, TrainState
 
 if TYPE_CHECKING:
@@ -202,7 +202,15 @@ class RunJob(Job):
 
     def save(self, state: TrainState) -> None:
         with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
-            save_together(self._run, self._parts, state, self._evaluations, self.emit, prunes=True)
+            save_step(
+                self._run,
+                self._parts,
+                state,
+                self._evaluations,
+                self.emit,
+                world=self.world,
+                prunes=True,
+            )
 
     def is_stopped(self) -> bool:
         """Return whether a process of the world has a stop request."""
@@ -213,17 +221,19 @@ class RunJob(Job):
         if not isinstance(event, StepDone):
             self._emit(event)
             return
+        # The first measurement that is due in a process is made by all.
+        is_due = self._usage.is_due() or event.step == event.max_steps
+        flops, num_due = self.world.sum([self._flops, is_due])
         self._emit(
             replace(
                 event,
                 epoch=self._parts.order.epoch(event.step),
                 waiting_seconds=self._waiting_seconds,
-                flops=self.world.sum([self._flops])[0],
+                flops=flops,
             )
         )
-        usage = self._usage.measure(event.step, is_last=event.step == event.max_steps)
-        if usage is not None:
-            self._emit(usage)
+        if num_due:
+            self._emit(of_job(self._usage.measure(event.step), self.world))
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:

@@ -17,9 +17,11 @@ from convo_cli.events import (
     Notice,
     RunFinished,
     RunStarted,
+    StepDone,
     ignore,
 )
 from convo_cli.model.cost import peak_flops
+from convo_cli.model.device import has_drawn
 from convo_cli.report.live_page import LivePage
 from convo_cli.runs.directory import RunDirectory, remove_stop_file
 from convo_cli.runs.logs.evaluations import best_scores
@@ -30,12 +32,12 @@ from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
 from convo_cli.training.build import Parts, share_state
 from convo_cli.training.job import RunJob
-from convo_cli.training.loop import STOPPED, StepDivergedError, train
+from convo_cli.training.loop import STOPPED, StepDivergedError, step_seed, train
 from convo_cli.training.optim import schedule_corners
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.resume.horizon import warm_up_notices
-from convo_cli.training.sharding.joint_saving import save_together
+from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import TrainState
 
 _OTHER_DROPOUT = (
@@ -78,6 +80,8 @@ def train_and_record(
         alerts = Alerts(emit_to_all, read_metrics(run.metrics))
         reporters.append(alerts)
         job = RunJob(run, parts, stop, emit_to_all, evaluations, alerts.curve)
+        if parts.world.size > 1:
+            reporters.append(_noticing_dropout(parts, step, emit_to_all))
         loss_plot = page = None
         if config.logging.plots:
             _plot_schedule(run, parts, job, emit_to_all)
@@ -86,8 +90,6 @@ def train_and_record(
         for notice in warm_up_notices(parts, step):
             emit_to_all(notice)
         emit_to_all(started(run, parts, state, evaluations))
-        if parts.world.size > 1 and _has_dropout(parts):
-            emit_to_all(Notice(_OTHER_DROPOUT))
         _begin_together(parts, state)
         try:
             reason = train(state, job)
@@ -117,8 +119,16 @@ def train_and_record(
     return result_of(run, parts, state, reason, evaluations, test)
 
 
-def _has_dropout(parts: Parts) -> bool:
-    return any(getattr(module, "p", 0) for module in parts.model.modules())
+def _noticing_dropout(parts: Parts, first: int, emit: Emit) -> Emit:
+    """Return a reporter that looks, after the step ``first``, whether it has drawn dropout."""
+
+    def look(event: Event) -> None:
+        seed = step_seed(parts.config.seed, first)
+        is_due = isinstance(event, StepDone) and event.step == first + 1
+        if is_due and has_drawn(parts.device, seed):
+            emit(Notice(_OTHER_DROPOUT))
+
+    return look
 
 
 def _begin_together(parts: Parts, state: TrainState) -> None:
@@ -140,7 +150,7 @@ def follow(
     try:
         reason = train(state, job)
     except StepDivergedError:
-        save_together(run, parts, state, evaluations, ignore)
+        save_step(run, parts, state, evaluations, ignore, world=parts.world)
         raise  # rank 0 reports the error
     return result_of(run, parts, state, reason, evaluations, None)
 
@@ -168,7 +178,7 @@ def _explained(
     """Save the state from before the step, and return the error with the dialogues of the step."""
     step, store, files = state.progress.step, parts.data.train, parts.config.data.train
     try:
-        save_together(run, parts, state, evaluations, emit)
+        save_step(run, parts, state, evaluations, emit, world=parts.world)
         saved = f"saved as {run.checkpoint(step).name}"
     except (DivergedError, DiskError) as refusal:
         last = run.checkpoint_steps()[-1]

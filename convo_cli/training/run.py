@@ -46,7 +46,7 @@ from convo_cli.training.recorded import follow, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
 from convo_cli.training.resume.place import forked, rewind
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
-from convo_cli.training.sharding.joint_saving import save_and_point
+from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import TrainState
 from convo_cli.world import World
 
@@ -75,7 +75,7 @@ def start_run(config: RunConfig, emit: Emit, world: World | None = None) -> RunR
             return train_and_record(new.run, new.parts, new.state, {}, stop, emit)
 
 
-def plan_run(config: RunConfig, emit: Emit) -> Plan:
+def plan_run(config: RunConfig, emit: Emit, num_processes: int = 1) -> Plan:
     """Do everything that `start_run` does before step 1, with the same errors, and leave no run."""
     with listening() as stop:
         new = _prepare(config, stop, emit, World())
@@ -89,7 +89,7 @@ def plan_run(config: RunConfig, emit: Emit) -> Plan:
             rehearse(new.run, fill)
         for notice in warm_up_notices(new.parts, 0):
             emit(notice)
-        return plans[0]
+        return replace(plans[0], start=replace(plans[0].start, num_processes=num_processes))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _NewRun:
         write_provenance(aside, self.info)
         record_training_dialogues(aside, self.parts.data.trained_fingerprints, aside, self.emit)
         begin("saving the first checkpoint", self.emit)
-        save_and_point(aside, self.parts, self.state, {}, ignore)
+        save_step(aside, self.parts, self.state, {}, ignore)
         copy_tokenizer(aside, aside.checkpoint(0))
         begin("checking the first checkpoint", self.emit)
         require_readable(aside.checkpoint(0), self.parts)

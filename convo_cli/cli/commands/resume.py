@@ -97,6 +97,7 @@ def resume(
     from convo_cli.runs.provenance.run_info import read_config
     from convo_cli.training.distributed.launcher import launch
     from convo_cli.training.distributed.rank_process import is_launched, world_of
+    from convo_cli.world import is_first_process
 
     require_run(run_dir)
     overrides = with_devices(overrides, devices)
@@ -109,6 +110,8 @@ def resume(
     doing = "verifying" if is_proof else "resuming"
     if not is_launched():
         announce(f"{doing} {run_dir} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+    if is_proof and not is_first_process():  # of torchrun
+        return
     if not is_proof:
         code = launch(
             run_config.training.devices,

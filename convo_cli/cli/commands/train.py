@@ -50,8 +50,10 @@ def train(
     from convo_cli.cli.given_paths import require_config
     from convo_cli.config.load import locate_config
     from convo_cli.runs.directory import RunDirectory, how_to_continue, require_new
+    from convo_cli.training.distributed.chosen_devices import choose_devices
     from convo_cli.training.distributed.launcher import launch
     from convo_cli.training.distributed.rank_process import is_launched, world_of
+    from convo_cli.world import is_first_process
 
     require_config(config)
     overrides = with_devices(overrides, devices)
@@ -67,7 +69,12 @@ def train(
             train_on=run_config.dialogue.train_on,
             max_validation=run_config.evaluation.max_dialogues,
         )
-    if not is_dry_run:
+    if is_dry_run:
+        if not is_first_process():  # of torchrun
+            return
+        training = run_config.training
+        num_processes = choose_devices(training.devices, training.device).count
+    else:
         code = launch(
             run_config.training.devices,
             run_config.training.device,
@@ -96,7 +103,7 @@ def train(
             from convo_cli.cli.views import plan_view
 
             with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
-                plan = plan_run(run_config, emit)
+                plan = plan_run(run_config, emit, num_processes)
             if as_json:
                 print_json("train", plan_view.as_record(plan))
             else:

@@ -10,7 +10,7 @@ from convo_cli.cli.console import printable
 from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.event_lines import show
 from convo_cli.errors import typeable
-from convo_cli.wording import counted
+from convo_cli.wording import counted, shared_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
         "is_dry_run": True,
         "run_dir": str(start.run_dir),
         "device": start.device,
+        "num_processes": start.num_processes,
         "precision": start.precision,
         "num_parameters": start.num_parameters,
         "num_trained_parameters": plan.num_trained_parameters,
@@ -103,7 +104,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     test = [("test", f"once, at the end of the run, with the {which}")] if start.test else []
     return [
         ("run", f"{printable(str(start.run_dir))} (dry run: not created)"),
-        ("device", f"{start.device}, {start.precision}"),
+        ("device", f"{shared_device(start.device, start.num_processes)}, {start.precision}"),
         ("parameters", f"{start.num_parameters:,}, {trained} trained"),
         ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
         *sooner,

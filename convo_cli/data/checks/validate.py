@@ -159,7 +159,8 @@ class _Readers:
 
     def _start(self) -> None:
         if self._workers is None:
-            from convo_cli.data.checks.workers import MAX_WORKERS, Workers, num_cpus
+            from convo_cli.cpus import num_cpus
+            from convo_cli.data.checks.workers import MAX_WORKERS, Workers
 
             if (number := min(num_cpus(), MAX_WORKERS)) > 1:
                 self._workers = Workers(self._rules, self._max_problems, number)

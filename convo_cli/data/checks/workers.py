@@ -13,7 +13,6 @@ import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, NamedTuple, cast
 
@@ -136,12 +135,3 @@ def work() -> None:
             pickle.dump(answer, answers, protocol=5)
             answers.flush()
             answer = reader.read(pickle.load(requests))
-
-
-def num_cpus() -> int:
-    """Return the number of CPUs that the affinity of this process and its container allow."""
-    number = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        number = min(number, -(-int(quota) // int(period)))  # "max" is not a number
-    return number

@@ -15,15 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Literal
 
+from convo_cli.cpus import num_cpus
 from convo_cli.errors import RankLostError, StoppedError, UsageError
 from convo_cli.signals import leave
+from convo_cli.training.distributed.chosen_devices import choose_devices
 from convo_cli.training.distributed.rank_process import LIFELINE, LISTENER
 from convo_cli.wording import counted
 from convo_cli.world import seat_in
@@ -54,19 +56,11 @@ def launch(
             f"WORLD_SIZE={size} without a RANK, LOCAL_RANK and LOCAL_WORLD_SIZE that fit it",
             hint="start the processes with torchrun, or unset WORLD_SIZE",
         )
-    gpus = list(devices) if isinstance(devices, Sequence) and devices != "auto" else []
-    count = len(gpus) or (_num_gpus(device) if devices == "auto" else devices)
-    assert isinstance(count, int), "the schema allows numbers, lists and auto"
+    count, gpus = choose_devices(devices, device)
     if count == 1 and not gpus:
         return None
     if not hasattr(os, "fork"):
         raise UsageError("several devices need Linux or macOS", hint="--devices 1")
-    if count > num_cpus():
-        raise UsageError(
-            f"training.devices asks for {counted(count, 'device')}, but convo may use "
-            f"{counted(num_cpus(), 'CPU')} here",
-            hint="lower it: each process needs a CPU, also with a GPU",
-        )
     with TemporaryDirectory(prefix="convo-ranks-") as folder:
         ranks = _Ranks(Path(folder))
         with _forwarding(ranks):
@@ -76,20 +70,6 @@ def launch(
             finally:
                 ranks.kill()
         return ranks.outcome(hint)
-
-
-def _num_gpus(device: str) -> int:
-    if device == "cpu":
-        return 1
-    import torch
-
-    return max(1, torch.cuda.device_count())
-
-
-def num_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 @dataclass
@@ -160,10 +140,12 @@ class _Ranks:
             process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill the processes that are left."""
+        """Kill the processes that are left, and clear up what they could not."""
         for process in self.processes:
             process.kill()
             process.wait()
+        if any(process.returncode < 0 for process in self.processes[:1]):
+            _show_cursor()
 
     def outcome(self, hint: Callable[[], str]) -> int:
         """Return the exit code of the first cause; raise if rank 0 could not report it."""
@@ -214,6 +196,13 @@ def _visible(gpus: Sequence[int]) -> str:
     return ",".join(names[gpu] for gpu in gpus)
 
 
+def _show_cursor() -> None:
+    """Show the cursor of the terminal, which the live view of a killed process left hidden."""
+    if os.environ.get("TERM") not in ("dumb", "unknown") and os.isatty(2):
+        with suppress(OSError):
+            os.write(2, b"\x1b[?25h")
+
+
 @contextmanager
 def _forwarding(ranks: _Ranks) -> Iterator[None]:
     """Forward a stop request to the processes; a second one kills them."""
@@ -221,6 +210,7 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         if ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
             ranks.send(signal.SIGKILL)  # without waiting: the lock of a wait may be held below
+            _show_cursor()
             shutil.rmtree(ranks.folder, ignore_errors=True)
             leave(number)
         if ranks.asked is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from convo_cli.events import Emit, EvaluationDone
 from convo_cli.runs.checkpoints import is_saved
@@ -12,46 +13,33 @@ from convo_cli.training.build import Parts
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.sharding.whole_tensors import is_distributed
 from convo_cli.training.state import TrainState
+from convo_cli.world import World
 
 
-def save_together(
+def save_step(
     run: RunDirectory,
     parts: Parts,
     state: TrainState,
     evaluations: Mapping[int, EvaluationDone],
     emit: Emit,
     *,
-    prunes: bool = False,
-) -> None:
-    """Do what `save_and_point` does; every process of the world calls it.
-
-    If each has a part of the model, each writes it.
-    """
-    world, step = parts.world, state.progress.step
-
-    def finish() -> None:
-        save_and_point(run, parts, state, evaluations, emit, prunes=prunes)
-
-    if is_distributed(state.model) and not world.gather(is_saved(run, step))[0]:
-        spiece = parts.spiece
-        save_checkpoint(run, state, parts.encoder, spiece=spiece, emit=emit, world=world)
-    world.first_alone(finish)
-
-
-def save_and_point(
-    run: RunDirectory,
-    parts: Parts,
-    state: TrainState,
-    evaluations: Mapping[int, EvaluationDone],
-    emit: Emit,
-    *,
+    world: World | None = None,
     prunes: bool = False,
 ) -> None:
     """Publish a checkpoint of the step unless it exists, and update the pointers.
 
-    If ``prunes``, only the newest and the best checkpoints of the config are kept.
+    Every process of ``world`` calls it; by default it is this one alone. Rank 0 writes; only the
+    parts of a sharded model are written by all. If ``prunes``, only the newest and the best
+    checkpoints of the config are kept.
     """
-    step = state.progress.step
-    if not is_saved(run, step):
-        save_checkpoint(run, state, parts.encoder, spiece=parts.spiece, emit=emit)
-    point_and_prune(run, run.checkpoint(step), parts.config, evaluations, prunes=prunes)
+    world, step = world or World(), state.progress.step
+    save = partial(save_checkpoint, run, state, parts.encoder, spiece=parts.spiece, emit=emit)
+
+    def finish() -> None:
+        if not is_saved(run, step):
+            save()
+        point_and_prune(run, run.checkpoint(step), parts.config, evaluations, prunes=prunes)
+
+    if is_distributed(state.model) and not world.gather(is_saved(run, step))[0]:
+        save(world=world)
+    world.first_alone(finish)

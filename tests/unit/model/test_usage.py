@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import psutil
@@ -11,7 +13,8 @@ import pytest
 import torch
 
 from convo_cli.events import DeviceMeasured, GpuUsage
-from convo_cli.model.usage import UsageMeter, process_memory
+from convo_cli.model.usage import UsageMeter, of_job, process_memory
+from convo_cli.world import World
 from tests.fake_nvml import OTHER, WHOLE, FakeNvml
 from tests.run_events import FakeClock
 
@@ -67,15 +70,15 @@ def test_a_run_on_a_cpu_measures_memory_and_cpus():
     assert usage.gpu is None
 
 
-def test_a_measurement_comes_with_the_first_step_every_ten_seconds_and_with_the_last():
+def test_a_measurement_comes_with_the_first_step_every_ten_seconds():
     clock = FakeClock()
     meter = UsageMeter(CPU, clock)
     measured = []
     for step in range(1, 101):
         clock.now += 0.3
-        if usage := meter.measure(step, is_last=step == 100):
-            measured.append(usage.step)
-    assert measured == [1, 35, 69, 100]
+        if meter.is_due():
+            measured.append(meter.measure(step).step)
+    assert measured == [1, 35, 69]
 
 
 def test_a_slow_driver_is_asked_less_often(monkeypatch):
@@ -89,7 +92,9 @@ def test_a_slow_driver_is_asked_less_often(monkeypatch):
     measured = 0
     for step in range(10_000):
         clock.now += 1
-        measured += meter.measure(step) is not None
+        if meter.is_due():
+            meter.measure(step)
+            measured += 1
     assert measured == 20  # half a second of each 500
 
 
@@ -142,3 +147,29 @@ def test_where_nothing_can_be_measured_every_value_is_none(monkeypatch):
         monkeypatch.setattr(psutil, name, raising)
     usage = UsageMeter(SECOND_GPU, FakeClock()).measure(1)
     assert usage == DeviceMeasured(1, None, None, None, GpuUsage())
+
+
+class _Beside(World):
+    """A world whose other process has measured the given values."""
+
+    size = 2
+
+    def __init__(self, *other):
+        self._other = other
+
+    def gather(self, value):
+        return [value, json.loads(json.dumps(self._other))]
+
+
+def test_the_memory_of_a_job_is_that_of_all_its_processes():
+    own = DeviceMeasured(3, 10, 12, 0.5)
+    assert of_job(own, World()) == own
+    assert of_job(own, _Beside(1, 2, None)) == DeviceMeasured(3, 11, 14, 0.5)
+    assert of_job(own, _Beside(None, 2, None)).memory_bytes is None
+
+
+def test_the_gpu_of_a_job_is_the_one_on_which_it_holds_most():
+    emptier, fuller = GpuUsage(5, 6, power_watts=80.0), GpuUsage(4, 9, power_watts=70.0)
+    for own, other in ((emptier, fuller), (fuller, emptier)):
+        job = of_job(DeviceMeasured(1, 1, 1, None, own), _Beside(1, 1, asdict(other)))
+        assert job.gpu == fuller

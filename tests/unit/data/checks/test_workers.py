@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from convo_cli import cpus
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks import validate, workers
 from convo_cli.data.checks.block_reader import BlockReader
@@ -75,7 +76,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     """Every file is large, there are two CPUs, and blocks are small."""
     Counting.made = []
     monkeypatch.setattr(validate, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(workers, "num_cpus", lambda: 2)
+    monkeypatch.setattr(cpus, "num_cpus", lambda: 2)
     monkeypatch.setattr(workers, "Workers", Counting)
     monkeypatch.setattr("convo_cli.data.blocks.BUFFER_BYTES", 4000)
     return Counting
@@ -113,7 +114,7 @@ def test_the_report_and_the_progress_are_those_of_one_process(
     paths += [str(tmp_path / name) for name in ("c.jsonl.gz", "d.jsonl")]
     by_workers = report(paths, max_problems=max_problems)
     assert counting.made[0].num_answers > 20
-    monkeypatch.setattr(workers, "num_cpus", lambda: 1)
+    monkeypatch.setattr(cpus, "num_cpus", lambda: 1)
     alone = report(paths, max_problems=max_problems)
     assert len(counting.made) == 1
     assert by_workers == alone
@@ -125,7 +126,7 @@ def test_the_report_and_the_progress_are_those_of_one_process(
 
 def test_a_small_file_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
-    monkeypatch.setattr(workers, "num_cpus", lambda: 8)
+    monkeypatch.setattr(cpus, "num_cpus", lambda: 8)
     report([write(tmp_path / "a.jsonl", 100)] * 3)
 
 
@@ -185,7 +186,7 @@ def test_the_blocks_of_a_killed_worker_are_read_here(
     monkeypatch.setattr(counting, "read", read_and_kill)
     found, _ = report([path])
     assert counting.made[0].has_failed
-    monkeypatch.setattr(workers, "num_cpus", lambda: 1)
+    monkeypatch.setattr(cpus, "num_cpus", lambda: 1)
     assert found == report([path])[0]
 
 
@@ -195,7 +196,7 @@ def test_an_error_in_a_worker_is_the_same_error_here(
     path = write(tmp_path / "a.jsonl", 3000)
     monkeypatch.setattr(workers, "_START", FAILING)
     expected = validate_alone(path, monkeypatch)
-    monkeypatch.setattr(workers, "num_cpus", lambda: 2)
+    monkeypatch.setattr(cpus, "num_cpus", lambda: 2)
     assert report([path])[0] == expected
     assert counting.made[0].has_failed
     monkeypatch.setattr(BlockReader, "read", fail)
@@ -217,7 +218,7 @@ def fail(self: BlockReader, data: bytes) -> BlockStatistics:
 
 
 def validate_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> DataReport:
-    monkeypatch.setattr(workers, "num_cpus", lambda: 1)
+    monkeypatch.setattr(cpus, "num_cpus", lambda: 1)
     return report([path])[0]
 
 
@@ -282,26 +283,13 @@ def test_a_worker_imports_neither_pydantic_nor_rich_nor_torch() -> None:
         assert name not in found
 
 
-def test_cpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4, 5}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    for content, number in {
-        "max 100000\n": 6,
-        "250000 100000\n": 3,
-        "50000 100000": 1,
-        "": 6,
-        "no": 6,
-    }.items():
-        monkeypatch.setattr(Path, "read_text", lambda self, content=content, **options: content)
-        assert workers.num_cpus() == number
-
-
 IN_A_SCRIPT = """
 import sys
+from convo_cli import cpus
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.checks import validate, workers
+from convo_cli.data.checks import validate
 validate.PARALLEL_BYTES = 0
-workers.num_cpus = lambda: 2
+cpus.num_cpus = lambda: 2
 # At the top level of the script.
 print(len(validate.validate_files(sys.argv[1:], DataConfig(train=("a",))).files))
 """

@@ -28,6 +28,15 @@ def test_a_lost_connection_names_the_process(group, error):
         raise error
 
 
+def test_a_failure_to_end_the_group_fails_no_run(group, monkeypatch):
+    def fail():
+        raise dist.DistBackendError("NCCL")
+
+    monkeypatch.setattr(dist, "destroy_process_group", fail)
+    group._store.set("left/1", "")
+    group.leave()
+
+
 def test_another_error_stays(group):
     with pytest.raises(RuntimeError, match="a bug"), group.connected():
         raise RuntimeError("a bug")

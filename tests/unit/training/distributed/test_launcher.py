@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -50,6 +51,31 @@ def test_a_stop_is_a_stop_although_rank_0_was_too_slow_to_end(tmp_path):
     with pytest.raises(StoppedError) as caught:
         ranks.outcome(str)
     assert caught.value.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("code", "term", "shown"),
+    [
+        (-signal.SIGKILL, "xterm", b"\x1b[?25h."),
+        (-signal.SIGKILL, "dumb", b"."),
+        (7, "xterm", b"."),
+    ],
+)
+def test_the_cursor_that_a_killed_rank_0_hid_is_shown_again(
+    tmp_path, monkeypatch, code, term, shown
+):
+    monkeypatch.setenv("TERM", term)
+    ranks, stderr = _ended(tmp_path, code, failed=0), os.dup(2)
+    ours, terminal = os.openpty()
+    os.dup2(terminal, 2)
+    try:
+        ranks.kill()
+        os.write(2, b".")
+    finally:
+        os.dup2(stderr, 2)
+    assert os.read(ours, 100) == shown
+    for end in (ours, terminal, stderr):
+        os.close(end)
 
 
 def test_a_second_signal_kills_the_processes_even_while_the_launcher_waits_for_one(
