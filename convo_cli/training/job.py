@@ -202,15 +202,8 @@ class RunJob(Job):
 
     def save(self, state: TrainState) -> None:
         with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
-            save_step(
-                self._run,
-                self._parts,
-                state,
-                self._evaluations,
-                self.emit,
-                world=self.world,
-                prunes=True,
-            )
+            evaluations, emit = self._evaluations, self.emit
+            save_step(self._run, self._parts, state, evaluations, emit, world=self.world, prunes=True)
 
     def is_stopped(self) -> bool:
         """Return whether a process of the world has a stop request."""
