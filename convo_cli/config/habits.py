@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-SEVERAL_GPUS = "the new config uses one GPU; for several, add --devices to `convo train`"
+from typing import Any, Literal
 
 _PRECISIONS = {
     "fp32": "32 32-true float32 float full single no fp32-true torch.float32",
@@ -55,11 +53,14 @@ def device_of(value: Any) -> str | None:
     return f"{kind}:{int(named[2])}" if named[2] and kind == "cuda" else kind
 
 
-def is_several(value: Any) -> bool:
-    """Return whether a value names several GPUs, or all of them."""
+def gpus_of(value: Any) -> list[Any] | Literal["auto"] | None:
+    """Return the GPUs of a value that names several: [0, 1] for 0,1; auto for -1; else None."""
     if isinstance(value, list):
-        return len(value) > 1
-    return str(value).strip() == "-1" or _SEVERAL.fullmatch(str(value).lower()) is not None
+        return value if len(value) > 1 and all(type(item) is int for item in value) else None
+    text = str(value).lower().strip()
+    if text == "-1":
+        return "auto"
+    return [int(number) for number in _INDEX.findall(text)] if _SEVERAL.fullmatch(text) else None
 
 
 def advice(path: str, value: Any) -> str:
@@ -69,8 +70,8 @@ def advice(path: str, value: Any) -> str:
     if path == "training.precision" and str(value).lower() in _DOUBLE:
         return "there is no double precision; write fp32"
     if path == "training.device":
-        if is_several(value):
-            return "for several GPUs, write cuda here, and their numbers in training.devices"
+        if (gpus := gpus_of(value)) is not None:
+            return f"write cuda, and training.devices: {str(gpus)[:60]}"
         if device := device_of(value):
             return f"write {device}"
     return ""

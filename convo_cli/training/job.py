@@ -202,8 +202,8 @@ class RunJob(Job):
 
     def save(self, state: TrainState) -> None:
         with self._stop.finishing("stopping after this checkpoint is saved", second=UNSAVED):
-            evaluations, emit = self._evaluations, self.emit
-            save_step(self._run, self._parts, state, evaluations, emit, world=self.world, prunes=True)
+            run, scores, world = self._run, self._evaluations, self.world
+            save_step(run, self._parts, state, scores, self.emit, world=world, prunes=True)
 
     def is_stopped(self) -> bool:
         """Return whether a process of the world has a stop request."""

@@ -15,7 +15,7 @@ from convo_cli.config.forerunners.notes import (
     is_one_of,
 )
 from convo_cli.config.forerunners.old_config import OldConfig
-from convo_cli.config.habits import SEVERAL_GPUS, device_of, is_several
+from convo_cli.config.habits import device_of, gpus_of
 from convo_cli.config.schema import RUN_NAME
 from convo_cli.errors import typeable
 
@@ -63,8 +63,8 @@ def _map_model(old: OldConfig) -> None:
     device = old.get("device")
     if device is None:
         old.map("device", {"training.device": "auto"}, "a GPU if there is one")
-    elif is_several(device):
-        old.unsupported("device", SEVERAL_GPUS)
+    elif (gpus := gpus_of(device)) is not None:
+        old.map("device", {"training.device": "cuda", "training.devices": gpus})
     else:
         old.map("device", {"training.device": device_of(device) or device})
 

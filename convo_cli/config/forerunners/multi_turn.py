@@ -12,10 +12,11 @@ from convo_cli.config.forerunners.notes import (
     Rule,
     apply_rules,
     is_one_of,
+    whole_batch,
 )
 from convo_cli.config.forerunners.old_config import OldConfig
 from convo_cli.config.forerunners.trainer_devices import is_index
-from convo_cli.config.habits import SEVERAL_GPUS, device_of
+from convo_cli.config.habits import device_of
 from convo_cli.config.places import clipped
 
 _METRICS = ("ppl", "bleu2", "bleu4", "nist2", "nist4")
@@ -25,6 +26,9 @@ _RULES = {
     "common": Rule("loss, validation loss and learning rate are always logged"),
     "yaml_file": Rule("it names the file of this config"),
     "is_rank_zero": Rule(ONE_DEVICE),
+    "port": Rule("the processes of a run meet at a free port"),
+    "world_size": Rule("training.devices says how many processes there are"),
+    "rank": Rule(ONE_DEVICE),
     "vocab_size": Rule("it follows from the tokenizer"),
     "save_dir": Rule("the run directory is output_dir/name"),
 }
@@ -51,12 +55,11 @@ def convert_multi_turn(old: OldConfig) -> None:
 
 
 def _map_device(old: OldConfig) -> int:
-    """Set training.device and return the number of GPUs."""
+    """Set training.device and training.devices, and return the number of GPUs."""
     device = old.get("device", "cpu")
     if isinstance(device, list) and len(device) > 1 and all(map(is_index, device)):
-        old.new_values["training.device"] = f"cuda:{device[0]}"
-        note = f"{SEVERAL_GPUS}, with training.batch_size for all"
-        old.unsupported("device", note, ("training.device", "training.batch_size"))
+        values = {"training.device": "cuda", "training.devices": device}
+        old.map("device", values, whole_batch(len(device)))
         return len(device)
     if named := device_of(device):
         old.map("device", {"training.device": named})

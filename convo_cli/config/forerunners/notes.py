@@ -8,6 +8,7 @@ from typing import Any
 
 from convo_cli.config.forerunners.old_config import OldConfig
 
+ALL_GPUS = "all GPUs share training.batch_size, which is that of one GPU here: multiply it"
 ALWAYS_STOPS = "a loss or gradient that is not finite always stops the run"
 DEVICE_IS_LOGGED = "the statistics of the device are always logged"
 ENCODED_ONCE = "dialogues are encoded once, before the first step"
@@ -19,6 +20,11 @@ ONE_DEVICE = "it matters only with several devices"
 STOP = "`touch RUN_DIR/stop` or SIGTERM stops a run, and `convo resume` continues it"
 SUPPORTED_DEVICES = "convo trains on a CPU, a CUDA GPU or Apple's MPS"
 WHOLE_SHUFFLE = "the whole data set is shuffled in every epoch"
+
+
+def whole_batch(num_devices: int) -> str:
+    """Return the note of a key that names several devices."""
+    return f"training.batch_size counts the examples of all {num_devices}"
 
 
 def is_one_of(value: Any, allowed: Sequence[Any]) -> bool:

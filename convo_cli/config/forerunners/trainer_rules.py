@@ -17,7 +17,9 @@ from convo_cli.config.forerunners.notes import (
     Rule,
 )
 
-_NO_SEVERAL = "for several devices, add --devices to `convo train`, or use torchrun"
+_NO_NODES = "for several machines, start `convo train` by torchrun; training.batch_size is for all"
+_NO_STRATEGY = "training.sharding: none is DDP, full is FSDP"
+_DDP = ("auto", "ddp", "ddp_spawn", "dp", "ddp_find_unused_parameters_false")
 _OFF = "it is off"
 ALL_DATA = "all data is used"
 _NO_PART = "there is no such limit; give a smaller file"
@@ -52,10 +54,9 @@ TRAINER_RULES = {
     "use_distributed_sampler": Rule(ONE_DEVICE),
     "sync_batchnorm": Rule(ONE_DEVICE),
     "auto_select_gpus": Rule("training.device names the GPU"),
-    "num_nodes": Rule(ONE_DEVICE, (None, 1), _NO_SEVERAL),
-    "num_processes": Rule(ONE_DEVICE, (None, 1), _NO_SEVERAL),
-    "strategy": Rule(ONE_DEVICE, (None, "auto", "ddp", "ddp_spawn", "dp"), _NO_SEVERAL),
-    "distributed_backend": Rule(ONE_DEVICE, (None, "ddp", "ddp_spawn", "dp"), _NO_SEVERAL),
+    "num_nodes": Rule("it is one machine", (None, 1), _NO_NODES),
+    "strategy": Rule(_NO_STRATEGY, (None, *_DDP), _NO_STRATEGY),
+    "distributed_backend": Rule(_NO_STRATEGY, (None, *_DDP), _NO_STRATEGY),
     "plugins": Rule(NOT_SET, (None, []), "convo has no plugins"),
     "tpu_cores": Rule(NOT_SET, (None,), SUPPORTED_DEVICES),
     "ipus": Rule(NOT_SET, (None,), SUPPORTED_DEVICES),
