@@ -62,7 +62,7 @@ def _devices(value: Any) -> Any:
     if value == "auto" or (is_good and numbers and len(set(numbers)) == len(numbers)):
         return value if names is None else tuple(names)
     raise ValueError(
-        f"found {json.dumps(value, default=str)[:60]}; allowed: a whole number from 1 on, a "
+        f"found {json.dumps(value, default=str)[:60]}; allowed: a whole number, 1 to 65,535, a "
         "list of different GPUs such as [0, 2], or auto"
     )
 

@@ -73,7 +73,7 @@ def train(
         if not is_first_process():  # of torchrun
             return
         training = run_config.training
-        num_processes = choose_devices(training.devices, training.device).count
+        num_processes = choose_devices(training.devices, training.device, is_final=True).count
     else:
         code = launch(
             run_config.training.devices,

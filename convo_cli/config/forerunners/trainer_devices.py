@@ -26,6 +26,7 @@ _INDICES = re.compile(r"\d{1,3}(?:, ?\d{1,3})*,?")
 _KINDS = {
     "cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps", "auto": "auto", "ddp_cpu": "cpu",
 }  # fmt: skip
+_MAX_GPUS = 65_535
 _ONE = (None, 0, "0", 1, "1", "auto", [], [0])
 """Values of a number of devices that mean one, without a GPU."""
 _STRATEGIES = ("ddp", "ddp_spawn", "ddp2", "ddp_sharded", "dp", "horovod", "deepspeed")
@@ -120,7 +121,7 @@ def _gpus(old: OldConfig, key: str, value: Any) -> tuple[dict[str, Any], int, st
     count, one = 1, "cuda"
     if isinstance(value, list) and all(is_index(item) for item in value):
         count, one = len(value), f"cuda:{value[0]}" if value else "cpu"
-    elif is_index(value):
+    elif is_index(value) and value <= _MAX_GPUS:
         count, one = value, "cuda" if value else "cpu"
     else:
         old.wrong(key, "a number of GPUs, or a list of their numbers")

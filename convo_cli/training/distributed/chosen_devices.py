@@ -18,28 +18,36 @@ class ChosenDevices(NamedTuple):
     """The GPUs that the config lists; empty if it only has their number."""
 
 
-def choose_devices(devices: int | Sequence[int] | Literal["auto"], device: str) -> ChosenDevices:
+def choose_devices(
+    devices: int | Sequence[int] | Literal["auto"], device: str, *, is_final: bool = False
+) -> ChosenDevices:
     """Return the devices of a config with these keys; UsageError if there are not so many.
 
-    On a GPU, each process checks its own. torch is imported only to count the GPUs if ``devices``
-    is auto, or more than there are CPUs.
+    Each process of a run refuses a GPU that does not exist, so this counts GPUs, for which it
+    imports torch, only if it must: if ``devices`` is auto or more than there are CPUs, or if the
+    answer ``is_final`` because no process will be started.
     """
-    if isinstance(devices, Sequence) and devices != "auto":
-        return ChosenDevices(len(devices), tuple(devices))
     if devices == "auto":
         return ChosenDevices(max(1, _num_gpus(device)))
-    assert isinstance(devices, int), "the schema allows numbers, lists and auto"
-    if devices <= num_cpus() or devices <= (num_gpus := _num_gpus(device)):
-        return ChosenDevices(devices)
-    if num_gpus or device == "cuda":
-        has = f"this machine has {counted(num_gpus, 'CUDA device')}"
-        hint = "lower --devices, or use --devices auto"
+    gpus = () if isinstance(devices, int) else tuple(devices)
+    chosen = ChosenDevices(devices if isinstance(devices, int) else len(gpus), gpus)
+    if chosen == (1, ()) or not (is_final or (not gpus and chosen.count > num_cpus())):
+        return chosen
+    num_gpus = _num_gpus(device)
+    if gpus or num_gpus or device == "cuda":
+        most, wanted = num_gpus, max(gpus) + 1 if gpus else chosen.count
+        has = (
+            f"this machine has {counted(num_gpus, 'CUDA device') if num_gpus else 'no CUDA device'}"
+        )
+        hint = "--devices auto uses all" if num_gpus else "--set training.device=cpu --devices 1"
     else:
+        most, wanted = num_cpus(), chosen.count
         has = f"convo may use {counted(num_cpus(), 'CPU')} here"
         hint = "lower --devices: each process needs a CPU"
-    raise UsageError(
-        f"training.devices asks for {counted(devices, 'device')}, but {has}", hint=hint
-    )
+    if wanted > most:
+        names = f"names GPU {max(gpus)}" if gpus else f"asks for {counted(chosen.count, 'device')}"
+        raise UsageError(f"training.devices {names}, but {has}", hint=hint)
+    return chosen
 
 
 def _num_gpus(device: str) -> int:

@@ -294,7 +294,7 @@ def test_an_unsupported_setting_is_listed_with_what_exists_instead(
         ("gradient_clip_val: ''", {"gradient_clip_val": 'found ""'}),
         ("precision: [16]", {"precision": "found [16]; allowed: 16, 32, 64 or bf16"}),
         ("precision: true", {"precision": "found true"}),
-        ("gpus: 10000000", {"gpus": "allowed: a whole number from 1 on"}),
+        ("gpus: 10000000", {"gpus": "allowed: a number of GPUs"}),
     ],
 )
 def test_what_needs_a_decision_is_listed_and_nothing_is_guessed(
