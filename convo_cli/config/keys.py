@@ -52,7 +52,7 @@ class Key:
     def allowed(self) -> str:
         """The allowed values in words."""
         if {"integer", "array"} <= self.types:
-            return "a whole number from 1 on, a list of whole numbers from 0 on, or auto"
+            return "a whole number, 1 to 65,535, a list of whole numbers from 0 on, or auto"
         kind = in_words(self.choices) or next(
             words for name, words in _KINDS.items() if name in self.types
         )

@@ -73,7 +73,7 @@ def train(
         if not is_first_process():  # of torchrun
             return
         training = run_config.training
-        num_processes = choose_devices(training.devices, training.device, is_final=True).count
+        chosen = choose_devices(training.devices, training.device, is_final=True)
     else:
         code = launch(
             run_config.training.devices,
@@ -103,7 +103,7 @@ def train(
             from convo_cli.cli.views import plan_view
 
             with run_progress(run_config, run.path, is_quiet=is_quiet) as emit:
-                plan = plan_run(run_config, emit, num_processes)
+                plan = plan_run(run_config, emit, chosen.num_processes)
             if as_json:
                 print_json("train", plan_view.as_record(plan))
             else:

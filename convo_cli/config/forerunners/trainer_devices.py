@@ -27,7 +27,7 @@ _KINDS = {
     "cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps", "auto": "auto", "ddp_cpu": "cpu",
 }  # fmt: skip
 _MAX_GPUS = 65_535
-_ONE = (None, 0, "0", 1, "1", "auto", [], [0])
+_ONE: tuple[Any, ...] = (None, 0, "0", 1, "1", "auto", [], [0])
 """Values of a number of devices that mean one, without a GPU."""
 _STRATEGIES = ("ddp", "ddp_spawn", "ddp2", "ddp_sharded", "dp", "horovod", "deepspeed")
 """Values of accelerator in Lightning 1.4 that say how several devices work together."""

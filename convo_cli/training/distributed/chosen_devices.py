@@ -13,7 +13,7 @@ from convo_cli.wording import counted
 class ChosenDevices(NamedTuple):
     """Processes of a run, one for each device."""
 
-    count: int
+    num_processes: int
     gpus: tuple[int, ...] = ()
     """The GPUs that the config lists; empty if it only has their number."""
 
@@ -30,24 +30,23 @@ def choose_devices(
     if devices == "auto":
         return ChosenDevices(max(1, _num_gpus(device)))
     gpus = () if isinstance(devices, int) else tuple(devices)
-    chosen = ChosenDevices(devices if isinstance(devices, int) else len(gpus), gpus)
-    if chosen == (1, ()) or not (is_final or (not gpus and chosen.count > num_cpus())):
-        return chosen
+    number = devices if isinstance(devices, int) else len(gpus)
+    is_counted = is_final and (gpus or number > 1)
+    if not is_counted and (gpus or number <= num_cpus()):
+        return ChosenDevices(number, gpus)
     num_gpus = _num_gpus(device)
     if gpus or num_gpus or device == "cuda":
-        most, wanted = num_gpus, max(gpus) + 1 if gpus else chosen.count
-        has = (
-            f"this machine has {counted(num_gpus, 'CUDA device') if num_gpus else 'no CUDA device'}"
-        )
+        most, needed = num_gpus, max(gpus) + 1 if gpus else number
+        has = f"this machine has {counted(num_gpus, 'CUDA device')}"
         hint = "--devices auto uses all" if num_gpus else "--set training.device=cpu --devices 1"
     else:
-        most, wanted = num_cpus(), chosen.count
-        has = f"convo may use {counted(num_cpus(), 'CPU')} here"
+        most, needed = num_cpus(), number
+        has = f"convo may use {counted(most, 'CPU')} here"
         hint = "lower --devices: each process needs a CPU"
-    if wanted > most:
-        names = f"names GPU {max(gpus)}" if gpus else f"asks for {counted(chosen.count, 'device')}"
-        raise UsageError(f"training.devices {names}, but {has}", hint=hint)
-    return chosen
+    if needed > most:
+        wants = f"names GPU {max(gpus)}" if gpus else f"asks for {counted(number, 'device')}"
+        raise UsageError(f"training.devices {wants}, but {has}", hint=hint)
+    return ChosenDevices(number, gpus)
 
 
 def _num_gpus(device: str) -> int:

@@ -39,7 +39,7 @@ def test_more_gpus_than_cpus_may_be_used(machine, devices, device, count, gpus):
         ("cpu", 4, "asks for 5 devices, but convo may use 2 CPUs here"),
         ("auto", 4, "asks for 5 devices, but this machine has 4 CUDA devices"),
         ("auto", 0, "asks for 5 devices, but convo may use 2 CPUs here"),
-        ("cuda", 0, "asks for 5 devices, but this machine has no CUDA device"),
+        ("cuda", 0, "asks for 5 devices, but this machine has 0 CUDA devices"),
     ],
 )
 def test_more_devices_than_there_are_are_refused(machine, monkeypatch, device, num_gpus, message):
@@ -49,11 +49,11 @@ def test_more_devices_than_there_are_are_refused(machine, monkeypatch, device, n
 
 
 def test_a_plan_counts_the_gpus_because_no_process_does(machine, monkeypatch):
-    assert choose_devices((0, 3), "auto", is_final=True).count == 2
+    assert choose_devices((0, 3), "auto", is_final=True).num_processes == 2
     for devices, message in (((0, 4), "names GPU 4"), (5, "asks for 5 devices")):
         with pytest.raises(UsageError, match=f"{message}, but this machine has 4 CUDA devices"):
             choose_devices(devices, "auto", is_final=True)
     monkeypatch.setattr(chosen_devices, "num_cpus", lambda: 8)
     with pytest.raises(UsageError, match="asks for 5 devices, but this machine has 4 CUDA"):
         choose_devices(5, "auto", is_final=True)
-    assert choose_devices(5, "auto").count == 5  # the processes refuse it
+    assert choose_devices(5, "auto").num_processes == 5  # the processes refuse it
