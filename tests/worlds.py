@@ -7,6 +7,7 @@ runs this module.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -15,8 +16,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+from safetensors.torch import load_file
+
 from convo_cli.config.schema import RunConfig
 from convo_cli.events import EvaluationDone, Event, StepDone, ignore
+from convo_cli.model.tensor_files import tensor_files
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.sealed import verify_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,9 +100,48 @@ class Seen:
             self.record["evaluations"].append([event.loss, dict(event.metrics), replies])
 
 
+def require_equal_steps(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Compare losses, gradient norms and counts of two records, whose steps are the same."""
+    assert len(one["steps"]) == len(other["steps"]) > 0
+    for (loss, norm, *counts, flops), (loss_2, norm_2, *counts_2, flops_2) in zip(
+        one["steps"], other["steps"], strict=True
+    ):
+        assert counts == counts_2
+        assert math.isclose(loss, loss_2, rel_tol=1e-5)
+        assert math.isclose(norm, norm_2, rel_tol=1e-5)
+        assert math.isclose(flops, flops_2, rel_tol=0.05)
+
+
+def require_equal_scores(one: dict[str, Any], other: dict[str, Any], *, num_replies: int) -> None:
+    """Compare losses, metrics and replies of the evaluations of two records."""
+    assert len(one["evaluations"]) > 0
+    for (loss, metrics, replies), (loss_2, metrics_2, replies_2) in zip(
+        one["evaluations"], other["evaluations"], strict=True
+    ):
+        assert math.isclose(loss, loss_2, rel_tol=1e-5)
+        assert len(replies) == num_replies
+        assert replies == replies_2
+        assert metrics == pytest.approx(metrics_2)
+
+
+def weights(run: Path, step: int = 8) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint, whose seal is verified, from one file or several."""
+    path = RunDirectory(run).checkpoint(step)
+    verify_directory(path)
+    return {name: t for file in tensor_files(path, "model") for name, t in load_file(file).items()}
+
+
+def require_equal_weights(one: Path, other: Path) -> None:
+    """Compare the last weights of two runs."""
+    ours, others = weights(one), weights(other)
+    assert ours.keys() == others.keys()
+    for name, tensor in ours.items():
+        difference = torch.linalg.vector_norm(tensor - others[name])
+        assert difference <= 1e-4 * torch.linalg.vector_norm(tensor), name
+
+
 def main() -> None:
     """Take part in every run of a task; rank 0 writes what it saw beside the task."""
-    from convo_cli.runs.directory import RunDirectory
     from convo_cli.runs.provenance.run_info import read_config
     from convo_cli.training.distributed.rank_process import world_of
     from convo_cli.training.run import resume_run, start_run

@@ -9,18 +9,21 @@ import math
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from convo_cli.config.load import apply_overrides
-from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.final_scores import read_final_scores
 from convo_cli.runs.provenance.run_info import read_config
-from convo_cli.storage.sealed import verify_directory
 from convo_cli.training.run import resume_run
 from tests.conftest import SAMPLE_DATA
-from tests.worlds import Seen, train_alone, train_in_world
+from tests.worlds import (
+    Seen,
+    require_equal_scores,
+    require_equal_steps,
+    require_equal_weights,
+    train_alone,
+    train_in_world,
+)
 
 pytestmark = pytest.mark.slow  # two processes import torch and take 30 steps
 
@@ -78,32 +81,11 @@ def together(make_config, folder, alone):
     return train_in_world(2, {**runs, "early": early}, folder / "task-2")
 
 
-def _weights(run, step=8):
-    path = RunDirectory(run).checkpoint(step)
-    verify_directory(path)
-    return {name: t for file in tensor_files(path, "model") for name, t in load_file(file).items()}
-
-
-def _require_equal_weights(one, other):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        difference = torch.linalg.vector_norm(tensor - other[name])
-        assert difference <= 1e-4 * torch.linalg.vector_norm(tensor), name
-
-
-def _require_equal_steps(one, other):
-    assert len(one) == len(other)
-    for (loss, norm, *counts, _), (loss_2, norm_2, *counts_2, _) in zip(one, other, strict=True):
-        assert counts == counts_2
-        assert math.isclose(loss, loss_2, rel_tol=1e-5)
-        assert math.isclose(norm, norm_2, rel_tol=1e-5)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_like_one_and_each_writes_its_part(alone, together, folder, case):
-    _require_equal_steps(alone[case]["steps"], together[case]["steps"])
+    require_equal_steps(alone[case], together[case])
     one, two = (folder / str(number) / "runs" / case for number in (1, 2))
-    _require_equal_weights(_weights(one), _weights(two))
+    require_equal_weights(one, two)
     shards = RunDirectory(two).checkpoint(8).glob("*-of-*.safetensors")
     assert sorted(file.name for file in shards) == [
         "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
@@ -112,13 +94,7 @@ def test_two_processes_train_like_one_and_each_writes_its_part(alone, together, 
 
 
 def test_two_processes_score_like_one(alone, together, folder):
-    for (loss, metrics, replies), (loss_2, metrics_2, replies_2) in zip(
-        alone["scored"]["evaluations"], together["scored"]["evaluations"], strict=True
-    ):
-        assert math.isclose(loss, loss_2, rel_tol=1e-5)
-        assert len(replies) == 3
-        assert replies == replies_2
-        assert metrics == pytest.approx(metrics_2)
+    require_equal_scores(alone["scored"], together["scored"], num_replies=3)
     one, two = (
         read_final_scores(RunDirectory(folder / str(number) / "runs" / "scored"))
         for number in (1, 2)
@@ -128,9 +104,9 @@ def test_two_processes_score_like_one(alone, together, folder):
 
 
 def test_two_processes_continue_the_run_of_one(alone, together, folder):
-    _require_equal_steps(alone["accumulated"]["steps"][5:], together["early"]["steps"])
+    require_equal_steps({"steps": alone["accumulated"]["steps"][5:]}, together["early"])
     early = folder / "1" / "runs" / "early"
-    _require_equal_weights(_weights(folder / "1" / "runs" / "accumulated"), _weights(early))
+    require_equal_weights(folder / "1" / "runs" / "accumulated", early)
     assert not (RunDirectory(early).checkpoint(8) / "model.safetensors").exists()
 
 
@@ -138,5 +114,5 @@ def test_one_process_continues_the_run_of_two(alone, together, folder):
     half, seen = RunDirectory(folder / "2" / "runs" / "half"), Seen()
     config = apply_overrides(read_config(half), ["training.max_steps=8"])
     resume_run(half.path, "last", config, seen)
-    _require_equal_steps(alone["accumulated"]["steps"][5:], seen.record["steps"])
+    require_equal_steps({"steps": alone["accumulated"]["steps"][5:]}, seen.record)
     assert (half.checkpoint(8) / "model.safetensors").exists()

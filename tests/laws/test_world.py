@@ -6,15 +6,17 @@ whole steps.
 
 from __future__ import annotations
 
-import math
-
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import file_sha256
-from tests.worlds import train_alone, train_in_world
+from tests.worlds import (
+    require_equal_scores,
+    require_equal_steps,
+    require_equal_weights,
+    train_alone,
+    train_in_world,
+)
 
 SIZE = {"layers": 2, "width": 32, "heads": 2, "context": 128, "dropout": 0.0}
 CASES = {
@@ -63,25 +65,13 @@ def together(make_config, folder, alone):
     return train_in_world(2, {**runs, "early": folder / "1" / "runs" / "early"}, folder / "task-2")
 
 
-def _weights(folder, name):
-    run = RunDirectory(folder / "runs" / name.replace(" ", "-"))
-    return run.checkpoint(8) / "model.safetensors"
+def _run(folder, name):
+    return folder / "runs" / name.replace(" ", "-")
 
 
 def _require_equal(one, other, folder, size, case):
-    assert len(one["steps"]) == len(other["steps"]) == 8
-    for (loss, norm, *counts, flops), (loss_2, norm_2, *counts_2, flops_2) in zip(
-        one["steps"], other["steps"], strict=True
-    ):
-        assert counts == counts_2
-        assert math.isclose(loss, loss_2, rel_tol=1e-5)
-        assert math.isclose(norm, norm_2, rel_tol=1e-5)
-        assert math.isclose(flops, flops_2, rel_tol=0.05)
-    one_file, other_file = (_weights(folder / str(number), case) for number in (1, size))
-    others = load_file(other_file)
-    for name, tensor in load_file(one_file).items():
-        difference = torch.linalg.vector_norm(tensor - others[name])
-        assert difference <= 1e-4 * torch.linalg.vector_norm(tensor), name
+    require_equal_steps(one, other)
+    require_equal_weights(_run(folder / "1", case), _run(folder / str(size), case))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -97,17 +87,14 @@ def test_the_law_can_fail(alone):
 
 
 def test_two_processes_score_like_one(alone, together):
-    for (loss, metrics, replies), (loss_2, metrics_2, replies_2) in zip(
-        alone["packed"]["evaluations"], together["packed"]["evaluations"], strict=True
-    ):
-        assert math.isclose(loss, loss_2, rel_tol=1e-5)
-        assert len(replies) == 5
-        assert replies == replies_2
-        assert metrics == pytest.approx(metrics_2)
+    require_equal_scores(alone["packed"], together["packed"], num_replies=5)
 
 
 def test_a_world_repeats_its_own_bits(together, folder):
-    first, again = (file_sha256(_weights(folder / "2", name)) for name in ("accumulated", "again"))
+    first, again = (
+        file_sha256(RunDirectory(_run(folder / "2", name)).checkpoint(8) / "model.safetensors")
+        for name in ("accumulated", "again")
+    )
     assert first == again
 
 
