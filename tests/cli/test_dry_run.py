@@ -39,6 +39,7 @@ def test_the_next_command_starts_the_planned_run(convo, work):
 def test_the_object_has_the_numbers_of_the_run(convo, work):
     overrides = settings("name=planned", "training.max_steps=3")
     plan = convo(*PLAN, "--json", "-q", *overrides).json
+    assert plan["num_processes"] == 1
     assert (plan["command"], plan["is_dry_run"], plan["run_dir"]) == ("train", True, "runs/planned")
     assert convo("train", "config.yaml", "-q", *overrides).code == 0
     run = work / "runs/planned"

@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
-from tests.commands import environment, make_workplace, run_here, run_process, settings, start
+from tests.commands import (
+    EXECUTABLE,
+    environment,
+    make_workplace,
+    run_here,
+    run_process,
+    settings,
+    start,
+)
 
+HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
 LONG = settings(
     "training.max_steps=100000", "evaluation.every_steps=50000", "evaluation.reply_dialogues=0",
     "logging.tensorboard=false", "logging.plots=false", "training.devices=2",
@@ -86,6 +97,30 @@ def test_a_killed_process_ends_all_with_one_error(folder, killed, sharding):
 
 
 @pytest.mark.slow
+def test_the_cursor_is_shown_again_after_the_live_view_is_killed(folder):
+    ours, terminal = os.openpty()
+    launcher = subprocess.Popen(
+        [EXECUTABLE, "train", "config.yaml", *LONG],
+        cwd=folder, env=environment(OMP_NUM_THREADS="1", TERM="xterm"),
+        stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    output = b""
+    with suppress(OSError):  # the terminal ends with its last process
+        while chunk := os.read(ours, 4096):
+            is_hidden = HIDE in output
+            output += chunk
+            if HIDE in output and not is_hidden:
+                ranks = psutil.Process(launcher.pid).children()
+                rank_0 = next(rank for rank in ranks if rank.environ()["RANK"] == "0")
+                rank_0.kill()
+    os.close(ours)
+    assert launcher.wait(60) == 137
+    assert output.rindex(SHOW) > output.rindex(HIDE)
+    assert b"error: rank 0 on " in output[output.rindex(SHOW) :]
+
+
+@pytest.mark.slow
 def test_the_processes_save_and_end_if_their_launcher_is_killed(folder):
     launcher, ranks = _begun(folder, "train", "config.yaml", *LONG)
     launcher.kill()
@@ -94,8 +129,9 @@ def test_the_processes_save_and_end_if_their_launcher_is_killed(folder):
     assert RunDirectory(folder / "runs" / "tiny").checkpoint_steps()[-1] > 0
 
 
-def test_more_devices_than_cpus_are_refused_before_anything_is_written(folder):
-    result = run_here(folder, "train", "config.yaml", "--devices", "4096")
+@pytest.mark.parametrize("further", [[], ["--dry-run"]])
+def test_more_devices_than_cpus_are_refused_before_anything_is_written(folder, further):
+    result = run_here(folder, "train", "config.yaml", "--devices", "4096", *further)
     assert result.code == 2
     assert "training.devices asks for 4,096 devices, but convo may use" in result.err
     assert not (folder / "runs").exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.report.shown import duration, moment, number, short_number, shown
+from convo_cli.report.shown import device_of, duration, moment, number, short_number, shown
 from convo_cli.unseen import has_unseen
 
 ANY = st.text(st.characters(codec=None, categories=None))
@@ -72,3 +72,9 @@ def test_a_duration(seconds, text):
 def test_a_time_of_the_log():
     assert moment("2026-11-29T15:25:46.606+00:00") == "2026-11-29 15:25 UTC"
     assert [moment(other) for other in ("", None, "now", "0001-01-01T00:00:00+14:00")] == [""] * 4
+
+
+def test_a_device_names_the_processes_of_a_run():
+    assert device_of({"device": "cuda:0", "num_processes": 4}) == "cuda, 4 processes"
+    assert device_of({"device": "cuda:0", "num_processes": 1}) == "cuda:0"
+    assert device_of({"device": "cpu"}) == "cpu"
