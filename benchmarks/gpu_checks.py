@@ -399,7 +399,8 @@ def prepare(folder: Path, device: str, *, is_tiny: bool) -> None:
     }  # fmt: skip
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     lines = map(json.loads, (SAMPLES / "train.jsonl").read_text(encoding="utf-8").splitlines())
-    turns = [text for line in lines if isinstance(line, list) for text in line]
+    texts = (text for line in lines if isinstance(line, list) for text in line)
+    turns = [text for text in texts if isinstance(text, str)]
     chosen = random.Random(0)
     with (folder / "long.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(40 if is_tiny else 2000):
