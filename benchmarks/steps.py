@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class Steps(Job):
-    """Takes steps on the batches that ``batches_of`` returns; ``flops`` is their total cost."""
+    """Takes steps on the batches that ``batches_of`` returns; ``flops`` is their total cost,
+    ``slots`` their tokens with padding."""
 
     max_steps, max_grad_norm = 10**6, 1.0
 
@@ -34,7 +35,7 @@ class Steps(Job):
         precision: ResolvedPrecision = "fp32",
     ) -> None:
         self.seed = seed
-        self.flops = 0.0
+        self.flops, self.slots = 0.0, 0
         self._batching = batching
         self._batches_of = batches_of
         self._learning_rate_of = learning_rate_of
@@ -44,6 +45,7 @@ class Steps(Job):
     def plan(self, step: int) -> StepPlan:
         batches = self._batches_of(step)
         self.flops += sum(map(self._count_flops, batches))
+        self.slots += sum(batch.input_ids.numel() for batch in batches)
         return StepPlan.of(batches)
 
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 import work
+from profile_steps import profile_steps
 from steps import Steps
 
 from convo_cli.config.schema import TrainingConfig
@@ -79,9 +80,18 @@ def main() -> None:
     parser.add_argument(
         "--gemm", action="store_true", help="measure the matrix products of the same steps alone"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="print the share of each kind of work instead"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     store = load(arguments)
+    if arguments.profile:
+        state, job = prepare(arguments, store)
+        for _ in range(arguments.warmup):
+            train_step(state, job)
+        profile_steps(state, job, num_steps=arguments.steps)
+        return
     result = gemm_limit(arguments, store) if arguments.gemm else train(arguments, store)
     print(json.dumps(result), flush=True)
 
@@ -103,8 +113,8 @@ def load(arguments: argparse.Namespace) -> TokenStore:
     return TokenStore.build(pairs)
 
 
-def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
-    """Take the steps with `convo_cli.training.loop` and measure them."""
+def prepare(arguments: argparse.Namespace, store: TokenStore) -> tuple[TrainState, Steps]:
+    """Return a random model with its optimizer, and its steps."""
     device = torch.device(arguments.device)
     model = work.make_model(
         work.SIZES[arguments.model], seed=arguments.seed, dropout=arguments.dropout
@@ -127,18 +137,15 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
             group["fused"] = False
     scaler = torch.amp.GradScaler(device.type, enabled=arguments.precision == "fp16")
     state = TrainState(model, optimizer, scaler)
-    order, slots = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)]), 0
+    order = Order(store.lengths, arguments.seed, [Phase(batch=arguments.batch)])
 
     def batches_of(step: int) -> list[Batch]:
-        nonlocal slots
         chosen = order.examples(step)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
-        batches = [
+        return [
             batching.batch([store[int(index)] for index in chosen[part]], {ASSISTANT_TARGET})
             for part in batching.split(store.lengths[chosen], len(chosen))
         ]
-        slots += sum(batch.input_ids.numel() for batch in batches)
-        return batches
 
     job = Steps(
         model,
@@ -148,11 +155,18 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         seed=arguments.seed,
         precision=arguments.precision,
     )
+    return state, job
+
+
+def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]:
+    """Take the steps with `convo_cli.training.loop` and measure them."""
+    state, job = prepare(arguments, store)
+    device = state.model.device
     seconds, tokens = [], 0
     for step in range(arguments.warmup + arguments.steps):
         if step == arguments.warmup:
-            slots = tokens = 0
-            job.flops, wall, cpu = 0.0, time.perf_counter(), time.process_time()
+            tokens, job.slots, job.flops = 0, 0, 0.0
+            wall, cpu = time.perf_counter(), time.process_time()
         done = train_step(state, job)
         seconds.append(done.seconds)
         tokens += done.num_tokens
@@ -168,8 +182,8 @@ def train(arguments: argparse.Namespace, store: TokenStore) -> dict[str, object]
         "peak_device_mb": torch.cuda.max_memory_allocated(device) / 2**20 if peak else None,
         "model_flops_utilisation": job.flops / wall / peak if peak else None,
         "real_tokens": tokens,
-        "slots": slots,
-        "fill": tokens / slots,
+        "slots": job.slots,
+        "fill": tokens / job.slots,
         "wall_s": wall,
         "cpu_s": cpu,
         "median_step_s": statistics.median(seconds[arguments.warmup :]),

@@ -96,11 +96,10 @@ def _write_shards(
     seals: dict[str, Seal] = {}
     failure: ConvoError | None = None
     for kind, tensors in kinds.items():
-        parts = gathered(tensors, world)
+        own = gathered(tensors, world)
         name = shard_name(kind, world.rank + 1, world.size)
         try:
             if failure is None:
-                own = (part.tensor for part in parts if part.tensor is not None)
                 with (
                     disk_errors(path),
                     open_folder(aside, below=below) as folder,
@@ -109,7 +108,7 @@ def _write_shards(
                     seals[name] = write_tensors(file, _owned(tensors, world), own)
         except ConvoError as error:
             failure = error
-        for _ in parts:  # the other processes still need the rows of this one
+        for _ in own:  # after an error the other processes still need the rows of this one
             pass
     own_result: dict[str, Any] = {"seals": seals}
     if failure is not None:
@@ -160,6 +159,7 @@ def write_tensors(file: BinaryIO, forms: Mapping[str, Tensor], tensors: Iterable
     write(_header(forms))
     for tensor in tensors:
         write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        del tensor  # before the next one is gathered
     file.flush()
     os.fsync(file.fileno())
     return size, digest.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -21,21 +21,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Gathered(NamedTuple):
-    """A tensor by name, whole in the process that owns it."""
+def gathered(tensors: Mapping[str, Tensor], world: World) -> Iterator[Tensor]:
+    """Yield the whole tensors that this process owns, on the CPU, in the order of `in_file_order`.
 
-    name: str
-    tensor: Tensor | None
-    """On the CPU; None in the other processes."""
-    owner: int
-    """The rank that writes it."""
-
-
-def gathered(tensors: Mapping[str, Tensor], world: World) -> Iterator[Gathered]:
-    """Yield every tensor in the order of `in_file_order`; all processes must iterate to the end."""
+    All processes must iterate to the end, and drop each tensor before they ask for the next.
+    """
     owners = owners_of(tensors, world.size)
     for name in in_file_order(tensors):
-        yield Gathered(name, _whole(tensors[name], owners[name], world), owners[name])
+        if owners[name] == world.rank:
+            yield _whole(tensors[name], world)
+        else:
+            _send_rows(tensors[name], owners[name], world)
 
 
 def owners_of(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
@@ -76,24 +72,28 @@ def rows_of(num_rows: int, rank: int, num_ranks: int) -> slice:
     return slice(min(num_rows, rank * chunk), min(num_rows, (rank + 1) * chunk))
 
 
-def _whole(tensor: Tensor, owner: int, world: World) -> Tensor | None:
+def _whole(tensor: Tensor, world: World) -> Tensor:
     if not isinstance(tensor, DTensor):
-        return tensor.detach().cpu() if world.rank == owner else None
-    assert tuple(tensor.placements) == (Shard(0),), "FSDP2 distributes rows"
-    local = tensor.to_local().detach().contiguous()
-    shape = tensor.shape if world.rank == owner else (0,)
-    whole = torch.empty(shape, dtype=local.dtype, device=local.device)
+        return tensor.detach().cpu()
+    local = _local_rows(tensor)
+    whole = torch.empty(tensor.shape, dtype=local.dtype, device=local.device)
     for rank in range(world.size):
         rows = rows_of(len(tensor), rank, world.size)
-        if rows.start == rows.stop:
-            continue
-        if world.rank == owner == rank:
+        if rank == world.rank:
             whole[rows] = local
-        elif world.rank == owner:
+        elif rows.start < rows.stop:
             dist.recv(whole[rows], src=rank)
-        elif world.rank == rank:
-            dist.send(local, dst=owner)
-    return whole.cpu() if world.rank == owner else None
+    return whole.cpu()
+
+
+def _send_rows(tensor: Tensor, owner: int, world: World) -> None:
+    if isinstance(tensor, DTensor) and len(rows := _local_rows(tensor)):
+        dist.send(rows, dst=owner)
+
+
+def _local_rows(tensor: DTensor) -> Tensor:
+    assert tuple(tensor.placements) == (Shard(0),), "FSDP2 distributes rows"
+    return tensor.to_local().detach().contiguous()
 
 
 def model_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
