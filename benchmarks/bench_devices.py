@@ -90,9 +90,7 @@ def make_model_folder(arguments: argparse.Namespace, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def run_two(
-    arguments: argparse.Namespace, folder: Path, kind: str, number: int
-) -> list[Measured]:
+def run_two(arguments: argparse.Namespace, folder: Path, kind: str, number: int) -> list[Measured]:
     """Run two processes, of one world or of none, and return what they measured."""
     is_world = kind == "devices"
     port = free_port()
@@ -167,7 +165,9 @@ def be_a_process(arguments: argparse.Namespace) -> None:
                 time.sleep(0.001)
             begin.extend(counters())
         elif num_steps == arguments.steps:
-            seconds, cpu, sent = (after - before for after, before in zip(counters(), begin))
+            seconds, cpu, sent = (
+                after - before for after, before in zip(counters(), begin, strict=True)
+            )
             values = Measured(
                 sum(tokens[-num_steps:]), seconds, cpu, sent / num_steps,
                 sum(4 * one.numel() for one in state.model.parameters()),
@@ -198,11 +198,21 @@ def counters() -> tuple[float, float, float]:
 def bytes_sent() -> int:
     """Return the bytes that the TCP connections of this process sent; 0 where that is not Linux."""
     total = 0
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+    for number in open_sockets() if sys.platform == "linux" else ():
+        with suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             total += int.from_bytes(info[_BYTES_SENT], sys.byteorder)
     return total
+
+
+def open_sockets() -> list[int]:
+    """Return the numbers of the sockets that this process has open."""
+    numbers = []
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the folder itself was open, and is not any more
+            if str(file.readlink()).startswith("socket:"):
+                numbers.append(int(file.name))
+    return numbers
 
 
 def show(arguments: argparse.Namespace, rounds: list[list[list[Measured]]]) -> None:
@@ -211,7 +221,9 @@ def show(arguments: argparse.Namespace, rounds: list[list[list[Measured]]]) -> N
         f"{arguments.model}, {arguments.tokens:,} tokens a step, sharding {arguments.sharding}, "
         f"{arguments.steps} steps, {arguments.rounds} rounds"
     )
-    print(f"{'':14}{'tokens/s':>22}{'of two runs':>20}{'CPU s/1k tokens':>17}{'GiB':>6}{'sent':>28}")
+    print(
+        f"{'':14}{'tokens/s':>22}{'of two runs':>20}{'CPU s/1k tokens':>17}{'GiB':>6}{'sent':>28}"
+    )
     speeds = [[speed_of(two) for two in both] for both in rounds]
     for kind, name in enumerate(("two devices", "two runs")):
         own = [both[kind] for both in speeds]
@@ -221,11 +233,12 @@ def show(arguments: argparse.Namespace, rounds: list[list[list[Measured]]]) -> N
             1000 * sum(one.cpu_seconds for one in both[kind]) / total_tokens(both[kind])
             for both in rounds
         ]
-        sent = statistics.median(one.sent for one in values)
+        sent, gradient = statistics.median(one.sent for one in values), values[0].gradient
         print(
-            f"{name:14}{spread(own, ',.0f'):>22}{spread(shares, '.1%'):>20}"
+            f"{name:14}{spread(own, ',.0f'):>22}{spread(shares, '.1%'):>23}"
             f"{statistics.median(costs):>17.3f}{max(one.peak_gib for one in values):>6.1f}"
-            f"{sent / 2**20:>12,.1f} MiB, {sent / values[0].gradient:.3f} of it"
+            f"{f'{sent / 2**20:,.1f} MiB' if sent else '-':>20}"
+            + (f" = {sent / gradient:.3f} gradients" if sent else "")
         )
 
 

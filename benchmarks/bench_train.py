@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cpu", help="of convo; the peers' drivers run only on the CPU"
     )
+    parser.add_argument("--threads", type=int, default=2, help="of convo and of the products")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--ladder", action="store_true")
@@ -87,6 +88,7 @@ def lines(arguments: argparse.Namespace) -> dict[str, list[str]]:
     ]  # fmt: skip
     convo = [sys.executable, CONVO, *shared]
     convo += ["--device", arguments.device, "--precision", arguments.precision]
+    convo += ["--threads", arguments.threads]
     convo += ["--compile"] * arguments.compile
     commands: dict[str, Sequence[object]] = {"convo": convo}
     if arguments.device == "cpu":

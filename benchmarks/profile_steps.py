@@ -55,7 +55,9 @@ def profile_steps(state: TrainState, job: Steps, *, num_steps: int) -> None:
     kinds["outside operators"] = max(0.0, seconds - kinds.total())
     print(f"{num_steps} steps, {num_tokens:,} tokens, {seconds:.2f} s")
     for kind, spent in kinds.most_common():
-        largest = ", ".join(f"{name} {part/spent:.0%}" for name, part in names.get(kind, Counter()).most_common(3))
+        largest = ", ".join(
+            f"{name} {part / spent:.0%}" for name, part in names.get(kind, Counter()).most_common(3)
+        )
         print(f"{kind:28}{spent / seconds:>7.1%}  {largest}")
     system = after.ru_stime - used.ru_stime
     total = system + after.ru_utime - used.ru_utime

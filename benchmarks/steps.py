@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 class Steps(Job):
     """Takes steps on the batches that ``batches_of`` returns; ``flops`` is their total cost,
-    ``slots`` their tokens with padding."""
+    ``slots`` their tokens with padding.
+    """
 
     max_steps, max_grad_norm = 10**6, 1.0
 
