@@ -288,7 +288,7 @@ def compiled(bench: Bench, check: Check) -> str:
 
 def verified(bench: Bench, check: Check) -> str:
     """Prove a resume on the device against the run's own checkpoint."""
-    said = bench.convo("resume", finished_run(bench), "--verify")
+    said = bench.convo("resume", finished_run(bench), "--verify", "--quiet")
     return " ".join(said.split())[-150:]
 
 
