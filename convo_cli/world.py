@@ -44,6 +44,18 @@ def is_first_process() -> bool:
     return seat is None or seat.rank == 0
 
 
+class Tally:
+    """A number to which every process adds in its own time; the form for one process."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, amount: int = 0) -> int:
+        """Add to the number, and return the sum over all processes so far, without waiting."""
+        self._sum += amount
+        return self._sum
+
+
 class World:
     """One process; the base of the form for several."""
 
@@ -98,5 +110,20 @@ class World:
         """Run work in rank 0 while the others wait, however long it takes; they return None.
 
         Its error ends every process.
+        """
+        return work()
+
+    def tally(self) -> Tally:
+        """Return a number that the processes share while they work at different paces."""
+        return Tally()
+
+    def meet(self, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Wait until every process is here, however long it takes; call ``on_wait`` meanwhile."""
+
+    def agreed(self, work: Callable[[], T], on_wait: Callable[[], None] = lambda: None) -> T:
+        """Run work that needs no other process, and meet.
+
+        If it fails with an error of convo in some process, the error of the first one is raised in
+        all of them, so that all continue alike.
         """
         return work()

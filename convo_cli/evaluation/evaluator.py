@@ -6,20 +6,21 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from convo_cli.config.schema import GenerationSettings, TrainOn
 from convo_cli.data.dialogue import Dialogue
-from convo_cli.errors import EvaluationDivergedError, is_out_of_memory
+from convo_cli.errors import EvaluationDivergedError, OutOfMemoryError
 from convo_cli.evaluation.health.judges import findings_of
 from convo_cli.evaluation.health.reply_probes import probe
 from convo_cli.evaluation.health.signs import RunSoFar, Vitals
 from convo_cli.evaluation.likelihood import nll_by_group, target_kinds
 from convo_cli.evaluation.replies import reply_to_all
+from convo_cli.evaluation.shared_replies import EvaluationStoppedError, SharedReplies
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
 from convo_cli.metrics.intervals import intervals_of
 from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
@@ -57,18 +58,20 @@ class Evaluator:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]]
     emit: Emit
-    """Called at the same time in every process of the world."""
     stage: str = "evaluating"
     """Name of the stage in the progress view."""
     so_far: RunSoFar | None = None
     """The run that is evaluated; None for a finished model."""
     world: World = field(default_factory=World)
     """The processes that share the work."""
+    is_stopped: Callable[[], bool] = lambda: False
+    """Returns whether this process has a stop request."""
 
     def __call__(self, model: PreTrainedModel, step: int) -> EvaluationDone:
         """Evaluate the weights after ``step`` steps, without touching any random state.
 
-        The model is left in evaluation mode. EvaluationDivergedError if the loss is not finite.
+        The model is left in evaluation mode. EvaluationDivergedError if the loss is not finite,
+        EvaluationStoppedError after a stop request in some process of the world.
         """
         started = time.perf_counter()
         kinds = target_kinds(self.train_on)
@@ -78,6 +81,8 @@ class Evaluator:
             nonlocal done
             done += num_examples
             self.emit(Progress(self.stage, done, len(self.store), "examples"))
+            if self.world.any(self.is_stopped()):
+                raise EvaluationStoppedError
 
         count(0)
         found = nll_by_group(
@@ -135,35 +140,21 @@ class Evaluator:
         return np.where(example.targets == USER_TARGET, _USER, groups)
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
-        """Generate replies to all dialogues; return none if memory runs out.
+        """Generate replies to all dialogues; return none if memory runs out."""
+        num = len(self.dialogues)
 
-        Each process answers a part of the dialogues.
-        """
-        num, world = len(self.dialogues), self.world
-        own = self.dialogues[num * world.rank // world.size : num * (world.rank + 1) // world.size]
-
-        def count(done: int) -> None:
+        def show(done: int) -> None:
             self.emit(Progress("generating replies", done, num, "dialogues"))
 
         if num:
-            count(0)
-        replies, failure = [], ""
+            show(0)
+        shared = SharedReplies(self.world, show, self.is_stopped)
+        generator = Generator(model, self.encoder)
         try:
-            # Several processes do not answer at the same pace, but must stop at the same place.
-            progress = (count,) if world.size == 1 else ()
-            replies = reply_to_all(Generator(model, self.encoder), own, self.generation, *progress)
-        except (MemoryError, OSError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            failure = type(error).__name__
-        if world.size > 1:
-            parts = world.gather(([asdict(reply) for reply in replies], failure))
-            replies = [SampleReply(**_tuples(reply)) for part, _ in parts for reply in part]
-            failure = next((name for _, name in parts if name), "")
-            count(num)
-        if failure:
+            replies = reply_to_all(generator, self.dialogues, self.generation, shared)
+        except OutOfMemoryError as error:
             message = (
-                f"not enough memory to generate replies ({failure}), so this "
+                f"not enough memory to generate replies ({error.message}), so this "
                 "evaluation has no metrics; lower generation.max_new_tokens"
             )
             self.emit(Notice(message, is_warning=True))
@@ -175,9 +166,3 @@ class Evaluator:
             )
             self.emit(Notice(message, is_warning=True))
         return replies
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a reply with the tuples that JSON does not have."""
-    history = tuple((role, text) for role, text in values["history"])
-    return {**values, "history": history, "other_references": tuple(values["other_references"])}

@@ -109,7 +109,7 @@ def nll_by_groupings(
     """Compute `nll_by_group` for several groupings, each with its number of groups, in one pass.
 
     The processes of a world take turns at the batches, and ``on_batch`` counts those of a whole
-    round, at the same time in every process.
+    round. Their sums are added in the order of ranks.
     """
     world = world or World()
     model.eval()
@@ -139,6 +139,7 @@ def nll_by_groupings(
             add(taken[world.rank])
         on_batch(sum(map(len, taken)))
     if world.size > 1:
+        world.meet()  # without a time limit, unlike the sums
         for grouped in sums:
             grouped.nll[:] = world.sum(grouped.nll.tolist())
             grouped.counts[:] = world.sum(grouped.counts.tolist())

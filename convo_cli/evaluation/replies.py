@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+
+import numpy as np
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.held_out.references import reference_index
 from convo_cli.errors import DataError
+from convo_cli.evaluation.shared_replies import SharedReplies
 from convo_cli.events import SampleReply
-from convo_cli.model.decoding.generator import Generator
+from convo_cli.model.decoding.generator import Generator, Reply
 
 
 def reply_to_all(
     generator: Generator,
     dialogues: Sequence[Dialogue],
     settings: GenerationSettings,
-    on_reply: Callable[[int], None] = lambda done: None,
+    shared: SharedReplies,
 ) -> list[SampleReply]:
     """Answer the last assistant turn of each dialogue greedily, given everything said before it.
 
-    Dialogues whose last message alone is longer than the model's window are left out.
+    Dialogues whose last message alone is longer than the model's window are left out. Every process
+    returns the replies of all. Raises the errors of `SharedReplies.collect`.
     """
     greedy = settings.model_copy(update={"temperature": 0.0})
     questions, queries = [], []
@@ -32,13 +36,24 @@ def reply_to_all(
         with suppress(DataError):
             queries.append(generator.query(history, greedy))
             questions.append((spoken(history), dialogue.turns[index]))
-    num_left_out = len(dialogues) - len(queries)
-    if num_left_out:
-        on_reply(num_left_out)
-    replies = generator.answer(queries, greedy, on_reply=lambda done: on_reply(num_left_out + done))
+    own = shared.own(np.array([query.size for query in queries], np.int64))
+    num_left_out = len(dialogues) - len(queries) if shared.world.is_first else 0
+
+    def generate() -> dict[int, Reply]:
+        if num_left_out:
+            shared.count(num_left_out)
+        replies = generator.answer(
+            [queries[number] for number in own],
+            greedy,
+            on_reply=lambda done: shared.count(num_left_out + done),
+            on_token=shared.look,
+        )
+        return dict(zip(own, replies, strict=True))
+
+    answers = shared.collect(generate)
     return [
-        SampleReply(said, real.text, reply.text, reply.stopped, real.references)
-        for (said, real), reply in zip(questions, replies, strict=True)
+        SampleReply(said, real.text, answers[number].text, answers[number].stopped, real.references)
+        for number, (said, real) in enumerate(questions)
     ]
 
 

@@ -18,6 +18,7 @@ from convo_cli.evaluation.health.run_facts import RunFacts
 from convo_cli.evaluation.health.signs import RunSoFar
 from convo_cli.evaluation.health.training_curve import TrainingCurve
 from convo_cli.evaluation.likelihood import target_kinds
+from convo_cli.evaluation.shared_replies import EvaluationStoppedError
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
@@ -38,10 +39,6 @@ from convo_cli.training.state import EarlyStopping, TrainState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-class _StoppedError(Exception):
-    """A stop was requested during an evaluation."""
 
 
 class RunJob(Job):
@@ -173,11 +170,6 @@ class RunJob(Job):
         """
         parts, config = self._parts, self._parts.config
 
-        def emit_unless_stopped(event: Event) -> None:
-            self.emit(event)
-            if self.is_stopped():
-                raise _StoppedError
-
         evaluator = Evaluator(
             encoder=parts.encoder,
             batching=parts.batching,
@@ -187,17 +179,18 @@ class RunJob(Job):
             generation=config.generation,
             device=parts.device,
             autocast=self._autocast,
-            emit=emit_unless_stopped,
+            emit=self.emit,
             stage=stage,
             so_far=so_far,
             world=self.world,
+            is_stopped=self._has_request,
         )
         try:
             if model is not None:
                 return evaluator(model, step)
             with whole_model(parts.model) as whole:
                 return evaluator(whole, step)
-        except _StoppedError:
+        except EvaluationStoppedError:
             return None
 
     def save(self, state: TrainState) -> None:
@@ -207,7 +200,10 @@ class RunJob(Job):
 
     def is_stopped(self) -> bool:
         """Return whether a process of the world has a stop request."""
-        return self.world.any(self._stop.is_set or self._run.is_stop_requested)
+        return self.world.any(self._has_request())
+
+    def _has_request(self) -> bool:
+        return self._stop.is_set or self._run.is_stop_requested
 
     def emit(self, event: Event) -> None:
         """Pass an event on; a `StepDone` with epoch, waiting time and FLOPs, and usage after it."""

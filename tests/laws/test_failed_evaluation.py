@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convo_cli.config.load import load_config
-from convo_cli.errors import DiskError
+from convo_cli.errors import DiskError, OutOfMemoryError
 from convo_cli.evaluation import evaluator
 from convo_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
 from convo_cli.model.decoding.generator import Generator
@@ -156,7 +156,7 @@ def test_early_stopping_by_a_metric_neither_counts_nor_forgets_an_evaluation_wit
     def sometimes(*arguments):
         num_evaluations.append(1)
         if len(num_evaluations) in (2, 3):
-            raise MemoryError
+            raise OutOfMemoryError("MemoryError")
         return reply(*arguments)
 
     monkeypatch.setattr(evaluator, "reply_to_all", sometimes)

@@ -121,9 +121,13 @@ class Generator:
         *,
         seed: int = 0,
         on_reply: Callable[[int], None] = lambda done: None,
+        on_token: Callable[[], None] = lambda: None,
     ) -> list[Reply]:
-        """Answer prompts in batches; ``on_reply`` receives the number of finished replies."""
-        answers = Answers(queries, settings, seed, on_reply)
+        """Answer prompts in batches; ``on_reply`` receives the number of finished replies.
+
+        An exception of ``on_token``, which is called after each token of a batch, is passed on.
+        """
+        answers = Answers(queries, settings, seed, on_reply, on_token)
         with self._answering() as forward:
             max_rows = forward.max_rows if len(queries) > 1 else 1
             for batch in answers.batches(range(len(queries)), max_rows):
@@ -202,6 +206,7 @@ class Generator:
         queries = [answers.queries[number] for number in numbers]
         for row, token in self._decode(start, queries, answers.settings, answers.seed, numbers):
             answers.ids[numbers[row]].append(token)
+            answers.on_token()
         answers.finish(len(numbers))
 
     def _decode(

@@ -46,6 +46,8 @@ class Answers:
     seed: int
     on_reply: Callable[[int], None]
     """Receives the number of finished replies."""
+    on_token: Callable[[], None] = lambda: None
+    """Called after each token."""
     ids: list[list[int]] = field(init=False)
     """The ids of each reply so far."""
     num_done: int = 0

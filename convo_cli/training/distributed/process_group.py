@@ -20,15 +20,9 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.tensor import DTensor
 
-from convo_cli.errors import (
-    ConvoError,
-    OutOfMemoryError,
-    RankLostError,
-    StoppedError,
-    first_line,
-    is_out_of_memory,
-)
-from convo_cli.world import Seat, World
+from convo_cli.errors import ConvoError, RankLostError, StoppedError
+from convo_cli.training.distributed.error_records import as_error, as_record
+from convo_cli.world import Seat, Tally, World
 
 T = TypeVar("T")
 
@@ -111,7 +105,7 @@ class ProcessGroup(World):
     def after_first(self) -> Iterator[None]:
         key = self._next_key()
         if not self.is_first:
-            self._wait(key)
+            self._wait(lambda: self._store.check([key]))
         yield
         if self.is_first:
             self._store.set(key, "done")
@@ -130,23 +124,43 @@ class ProcessGroup(World):
         with self.after_first():
             return work() if self.is_first else None
 
+    def tally(self) -> Tally:
+        return _SharedTally(self, self._store, self._next_key())
+
+    def meet(self, on_wait: Callable[[], None] = lambda: None) -> None:
+        here = self.tally()
+        here.add(1)
+        self._wait(lambda: here.add() == self.size, on_wait)
+
+    def agreed(self, work: Callable[[], T], on_wait: Callable[[], None] = lambda: None) -> T:
+        result: list[T] = []
+        error: ConvoError | None = None
+        try:
+            result.append(work())
+        except (RankLostError, StoppedError):  # ends every process
+            raise
+        except ConvoError as caught:
+            error = caught
+        self.meet(on_wait)
+        records = self.gather(None if error is None else as_record(error))
+        failed = next((rank for rank, record in enumerate(records) if record is not None), None)
+        if failed is not None:
+            own = error if failed == self.rank else None
+            raise own or as_error(records[failed] or [], self.name(failed))
+        return result[0]
+
     def publish(self, error: Exception) -> None:
         """Leave an error at the store, for rank 0, unless an earlier one caused it."""
         if isinstance(error, RankLostError):
             return
-        code, message, hint = 1, f"{type(error).__name__}: {first_line(error)}", None
-        if is_out_of_memory(error):
-            code = OutOfMemoryError.exit_code
-        if isinstance(error, ConvoError):
-            code, message, hint = error.exit_code, error.message, error.hint
         with suppress(RuntimeError):
-            self._store.compare_set(_FAILED, "", json.dumps([self.rank, code, message, hint]))
+            self._store.compare_set(_FAILED, "", json.dumps([self.rank, *as_record(error)]))
 
     def leave(self) -> None:
         """End the world without an error; rank 0, which serves the store, is the last one."""
         self._store.set(f"left/{self.rank}", "")
-        for rank in range(1, self.size if self.is_first else 0):
-            self._wait(f"left/{rank}")
+        others = [f"left/{rank}" for rank in range(1, self.size if self.is_first else 0)]
+        self._wait(lambda: all(self._store.check([key]) for key in others))
         with suppress(RuntimeError):  # the work is done: the end of nccl may fail, but not the run
             dist.destroy_process_group()
 
@@ -154,12 +168,15 @@ class ProcessGroup(World):
         self._turn += 1
         return f"turn/{self._turn}"
 
-    def _wait(self, key: str) -> None:
-        """Wait until a key is at the store."""
+    def _wait(
+        self, is_over: Callable[[], bool], on_wait: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait by looks at the store, which have no time limit."""
         with self._together():
-            while not self._store.check([key]):
+            while not is_over():
                 if (failure := self._failure()) is not None:
                     raise failure
+                on_wait()
                 time.sleep(POLL)
 
     @contextmanager
@@ -189,12 +206,24 @@ class ProcessGroup(World):
     def _failure(self) -> ConvoError | None:
         if not self._store.check([_FAILED]):
             return None
-        rank, code, message, hint = json.loads(self._store.get(_FAILED))
-        if code > 128:
-            return StoppedError(code - 128, message, hint=hint)
-        error = ConvoError(f"{self.name(rank)}: {message}", hint=hint)
-        error.exit_code = code
+        rank, *record = json.loads(self._store.get(_FAILED))
+        found = as_error(record, self.name(rank))
+        if isinstance(found, StoppedError):
+            return found
+        error = RankLostError(found.message, hint=found.hint)
+        error.exit_code = found.exit_code
         return error
+
+
+class _SharedTally(Tally):
+    """A number at the store."""
+
+    def __init__(self, group: ProcessGroup, store: Store, key: str) -> None:
+        self._group, self._store, self._key = group, store, key
+
+    def add(self, amount: int = 0) -> int:
+        with self._group._together():
+            return self._store.add(self._key, amount)
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:

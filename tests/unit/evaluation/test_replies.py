@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.errors import DataError
 from convo_cli.evaluation.replies import reply_to_all, spoken
+from convo_cli.evaluation.shared_replies import SharedReplies
 from convo_cli.events import SampleReply
 from convo_cli.model.decoding.generator import Reply
 
@@ -23,14 +25,16 @@ def talk(*texts, line=0):
 def test_a_turn_that_the_data_excludes_is_no_reference():
     earlier = Dialogue((*talk("q", "a", "r").turns, Turn("assistant", "rude", is_trained=False)))
     parrot: Any = Parrot()
-    (reply,) = reply_to_all(parrot, [earlier], GenerationSettings())
+    (reply,) = reply_to_all(parrot, [earlier], GenerationSettings(), SharedReplies())
     assert reply.reference == "a"
 
 
 def test_a_reply_is_compared_with_all_references_of_its_turn():
     answered = Turn("assistant", "a", references=("b", "c"))
     parrot: Any = Parrot()
-    (reply,) = reply_to_all(parrot, [Dialogue((Turn("user", "q"), answered))], GenerationSettings())
+    (reply,) = reply_to_all(
+        parrot, [Dialogue((Turn("user", "q"), answered))], GenerationSettings(), SharedReplies()
+    )
     assert (reply.reference, reply.other_references) == ("a", ("b", "c"))
 
 
@@ -60,12 +64,12 @@ class Parrot:
         self.calls.append((tuple(history), settings))
         if history[-1].text == "too long":
             raise DataError("the last message is 99 tokens")
-        return history[-1].text
+        return SimpleNamespace(text=history[-1].text, size=1)
 
-    def answer(self, queries, settings, *, on_reply):
+    def answer(self, queries, settings, *, on_reply, on_token):
         for done in range(1, len(queries) + 1):
             on_reply(done)
-        return [Reply(text, (1,), text != "cut", 0) for text in queries]
+        return [Reply(query.text, (1,), query.text != "cut", 0) for query in queries]
 
 
 def test_the_model_answers_the_last_assistant_turn_given_the_turns_before_it():
@@ -76,7 +80,10 @@ def test_the_model_answers_the_last_assistant_turn_given_the_turns_before_it():
         Dialogue((Turn("system", "s"), Turn("user", "cut"), Turn("assistant", "a"))),
     ]
     replies = reply_to_all(
-        parrot, dialogues, GenerationSettings(temperature=1.5, top_k=7), done.append
+        parrot,
+        dialogues,
+        GenerationSettings(temperature=1.5, top_k=7),
+        SharedReplies(show=done.append),
     )
     assert replies == [
         SampleReply((("user", "q1"), ("assistant", "a1"), ("user", "q2")), "a2", "q2", True),
@@ -92,7 +99,10 @@ def test_a_message_longer_than_the_window_is_left_out_and_counted_as_progress():
     done = []
     parrot: Any = Parrot()
     replies = reply_to_all(
-        parrot, [talk("too long", "a"), talk("q", "a")], GenerationSettings(), done.append
+        parrot,
+        [talk("too long", "a"), talk("q", "a")],
+        GenerationSettings(),
+        SharedReplies(show=done.append),
     )
     assert [reply.reply for reply in replies] == ["q"]
     assert done == [1, 2]

@@ -1,0 +1,102 @@
+"""Replies that the processes of a world generate together, each its share at its own pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convo_cli.errors import OutOfMemoryError, is_out_of_memory
+from convo_cli.model.decoding.generator import Reply
+from convo_cli.tokens.order import share_of
+from convo_cli.world import World
+
+_SECONDS = 0.2  # between two looks for a stop request, of this process or of another one
+
+
+class EvaluationStoppedError(Exception):
+    """A stop was requested during an evaluation; every process of the world raises it."""
+
+
+class Answer(NamedTuple):
+    """What all processes know of a reply."""
+
+    text: str
+    stopped: bool
+
+
+class SharedReplies:
+    """The work of one round of replies; every process of the world creates it.
+
+    ``show`` receives the number of replies that all processes have finished, and ``is_stopped``
+    returns whether this process has a stop request.
+    """
+
+    def __init__(
+        self,
+        world: World | None = None,
+        show: Callable[[int], None] = lambda done: None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.world = world or World()
+        self._show, self._is_stopped = show, is_stopped
+        self._done, self._stops = self.world.tally(), self.world.tally()
+        self._num_own = 0
+        self._has_asked = False
+        self._next_look = 0.0
+
+    def own(self, costs: NDArray[np.int64]) -> list[int]:
+        """Return the places of this process's items, given the cost of each item."""
+        return share_of(costs, self.world.rank, self.world.size).tolist()
+
+    def count(self, done: int) -> None:
+        """Count the replies of this process, of which ``done`` are finished by now."""
+        self._show(self._done.add(done - self._num_own))
+        self._num_own = done
+
+    def look(self) -> None:
+        """Stop this process if a process has a stop request; called at every token."""
+        if time.monotonic() >= self._next_look and self._stop_requests():
+            raise EvaluationStoppedError
+
+    def collect(self, generate: Callable[[], Mapping[int, Reply]]) -> dict[int, Answer]:
+        """Generate the replies of this process, and return those of all, by number.
+
+        EvaluationStoppedError after a stop request. If memory runs out in some process, all raise
+        OutOfMemoryError.
+        """
+
+        def work() -> Mapping[int, Reply]:
+            try:
+                return generate()
+            except EvaluationStoppedError:
+                return {}
+            except (MemoryError, OSError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(type(error).__name__) from error
+
+        own = self.world.agreed(work, self._wait)
+        # A request may have come after other processes had looked for the last time.
+        if self.world.any(self._has_asked):
+            raise EvaluationStoppedError
+        parts = self.world.gather(
+            [(number, reply.text, reply.stopped) for number, reply in own.items()]
+        )
+        found = {number: Answer(text, stopped) for part in parts for number, text, stopped in part}
+        return {number: found[number] for number in sorted(found)}
+
+    def _wait(self) -> None:
+        """Show the progress of the others, and tell them of a stop request."""
+        self._show(self._done.add())
+        self._stop_requests()
+
+    def _stop_requests(self) -> int:
+        """Return how many processes have a stop request, including this one."""
+        self._next_look = time.monotonic() + _SECONDS
+        is_new = not self._has_asked and self._is_stopped()
+        self._has_asked |= is_new
+        return self._stops.add(int(is_new))
