@@ -144,7 +144,7 @@ def follow(
     evaluations: dict[int, EvaluationDone],
     stop: StopRequest,
 ) -> RunResult:
-    """Take part in the steps of a run as another process than rank 0, which writes everything."""
+    """Take part in a run as another process than rank 0, which writes everything."""
     _begin_together(parts, state)
     job = RunJob(run, parts, stop, ignore, evaluations)
     try:
@@ -152,6 +152,8 @@ def follow(
     except StepDivergedError:
         save_step(run, parts, state, evaluations, ignore, world=parts.world)
         raise  # rank 0 reports the error
+    if reason != STOPPED:
+        score_test_data(run, parts, state, stop, ignore)
     return result_of(run, parts, state, reason, evaluations, None)
 
 

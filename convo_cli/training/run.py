@@ -215,10 +215,11 @@ def resume_run(
 def _follow_resume(
     run: RunDirectory, point: ResumePoint, allowed: int, stop: StopRequest
 ) -> RunResult:
-    """Take the steps of a resume in another process than rank 0."""
-    if point.reason and point.fork is None:
-        return result_of(run, point.parts, point.state, point.reason, point.evaluations, None)
+    """Take part in a resume as another process than rank 0."""
     with stop.finishing(STEP, second=UNSAVED), masked(allowed):
+        if point.reason and point.fork is None:
+            score_test_data(run, point.parts, point.state, stop, ignore)
+            return result_of(run, point.parts, point.state, point.reason, point.evaluations, None)
         return follow(point.fork or run, point.parts, point.state, point.evaluations, stop)
 
 

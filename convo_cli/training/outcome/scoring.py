@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convo_cli.errors import StoppedError, typeable
 from convo_cli.evaluation.cautions import cautions_about
@@ -19,14 +21,18 @@ from convo_cli.runs.directory import RunDirectory, remove_stop_file
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.logs.final_scores import FinalScores, write_final_scores
 from convo_cli.runs.opening import open_checkpoint
+from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.runs.provenance.run_info import read_run_info
 from convo_cli.signals import StopRequest
+from convo_cli.storage.snapshot import Snapshot
 from convo_cli.training.build import Parts
 from convo_cli.training.job import RunJob
 from convo_cli.training.saving import load_checkpoint_model
 from convo_cli.training.sharding.fsdp import fill, plain_copy
 from convo_cli.training.state import TrainState
-from convo_cli.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def score_test_data(
@@ -40,12 +46,13 @@ def score_test_data(
 ) -> FinalScores | None:
     """Score the best checkpoint by loss, or else the last one, and write test.json.
 
-    ``known`` scores are returned if they belong to this checkpoint and to these files. None without
-    test data, or if the user's stop file asks for a stop. The state can no longer be trained: its
-    gradients and moments are freed, and its model gets the weights of the checkpoint. StoppedError
-    after a signal.
+    Every process of the world calls it; rank 0 chooses the checkpoint, writes and returns the
+    scores. ``known`` scores are returned if they belong to this checkpoint and to these files. None
+    without test data, or if the user's stop file asks for a stop. The state can no longer be
+    trained: its gradients and moments are freed, and its model gets the weights of the checkpoint.
+    StoppedError after a signal.
     """
-    store, files = parts.data.test, read_run_info(run).test
+    store, world = parts.data.test, parts.world
     if store is None:
         return None
     message = "stopped before the test data was scored; the run is finished and saved"
@@ -54,26 +61,21 @@ def score_test_data(
         _naming_what_is_missing(resume, emit),
         stop.interrupting(message, hint=f"{resume} scores it"),
     ):
-        begin("choosing the checkpoint to test", emit)
-        chosen = open_checkpoint(run.path, emit)
-        weights = weights_of(chosen.path)
-        if known is not None and known.is_of(weights, files):
+        found = world.first_alone(lambda: _choose(run, known, emit))
+        chosen = world.gather("" if found is None else found.files.path.name)[0]
+        if not chosen:
             return known
         _free(state)
         begin("loading the checkpoint to test", emit)
-        model = plain_copy(parts.model)
-        weights_to_test = load_checkpoint_model(chosen.path).state_dict()
-        if model is not parts.model:
-            names = [name for name, _ in model.named_parameters()]
-            fill(model, {name: weights_to_test[name].to(parts.device) for name in names})
-        model.load_state_dict(weights_to_test)
-        chosen.require_unchanged()
-        step = read_state(chosen.path).progress.step
-        # The other processes have ended with the training.
-        job = RunJob(run, replace(parts, world=World()), stop, emit)
-        scores = job.score(
+        model = _load(run.checkpoints / chosen, parts)
+        if found is not None:
+            found.files.require_unchanged()
+        step = read_state(run.checkpoints / chosen).progress.step
+        scores = RunJob(run, parts, stop, emit).score(
             store, parts.test_reply_dialogues, step, stage="scoring the test data", model=model
         )
+    if found is None:  # in another process than rank 0
+        return None
     if scores is None:
         remove_stop_file(run)
         emit(Notice(f"{message}; {resume} scores it"))
@@ -84,10 +86,10 @@ def score_test_data(
     return write_final_scores(
         run,
         FinalScores(
-            checkpoint=chosen.path.relative_to(run.path).as_posix(),
+            checkpoint=f"{run.checkpoints.name}/{chosen}",
             step=step,
-            weights=weights,
-            data=files,
+            weights=found.weights,
+            data=found.data,
             loss=scores.loss,
             perplexity=scores.perplexity,
             num_targets=scores.num_targets,
@@ -105,6 +107,34 @@ def score_test_data(
             seconds=scores.seconds,
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The checkpoint to test, and the hashes that its scores belong to."""
+
+    files: Snapshot
+    weights: str
+    data: tuple[DataFile, ...]
+
+
+def _choose(run: RunDirectory, known: FinalScores | None, emit: Emit) -> _Chosen | None:
+    """Return the checkpoint that `convo chat` loads; None if these are its known scores."""
+    begin("choosing the checkpoint to test", emit)
+    files, data = open_checkpoint(run.path, emit), read_run_info(run).test
+    weights = weights_of(files.path)
+    is_known = known is not None and known.is_of(weights, data)
+    return None if is_known else _Chosen(files, weights, data)
+
+
+def _load(checkpoint: Path, parts: Parts) -> PreTrainedModel:
+    """Load the weights of a checkpoint into the run's model, or into the copy of a sharded one."""
+    model, weights = plain_copy(parts.model), load_checkpoint_model(checkpoint).state_dict()
+    if model is not parts.model:
+        names = [name for name, _ in model.named_parameters()]
+        fill(model, {name: weights[name].to(parts.device) for name in names})
+    model.load_state_dict(weights)
+    return model
 
 
 @contextmanager
