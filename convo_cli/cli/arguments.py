@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from convo_cli.errors import DiskError, UsageError, expand_home, path_too_long, typeable
 from convo_cli.events import Emit, Notice
+from convo_cli.world import seat_in
 
 if TYPE_CHECKING:
-    from convo_cli.config.schema import DataConfig, TrainOn
+    from convo_cli.config.schema import DataConfig, Devices, TrainOn
     from convo_cli.model.decoding.generator import Generator
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -72,6 +73,36 @@ def require_device(name: str) -> None:
     """Raise UsageError for an invalid name; `choose_device` checks that there is such a device."""
     if not _DEVICE.fullmatch(name):
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
+
+
+def choose_devices(text: str | None, device: str) -> Devices:
+    """Return the value of ``--devices``, or the number of processes that torchrun started.
+
+    UsageError if it is wrong or if ``--device`` is a single one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from convo_cli.config.schema import Devices
+    from convo_cli.training.distributed.rank_process import is_launched
+
+    seat = seat_in()
+    value: object = 1 if seat is None else seat.size
+    if text is not None and (seat is None or is_launched()):
+        words = [int(word) if word.isdecimal() else word for word in text.split(",")]
+        value = words if len(words) > 1 else words[0]
+    try:
+        devices: Devices = TypeAdapter(Devices).validate_python(value)
+    except ValidationError:
+        raise UsageError(
+            f"--devices {text}: not a number of devices",
+            hint="a whole number from 1 on, a list of different GPUs such as 0,2, or auto",
+        ) from None
+    if devices != 1 and device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {device} is one device",
+            hint="with --devices, use --device cuda, cpu or auto; --devices 1,2 chooses GPUs",
+        )
+    return devices
 
 
 def note_longest_reply(generator: Generator, max_new_tokens: int, emit: Emit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,16 @@ def within(low: float, high: float | None = None) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def all_or_number(value: Any) -> int:
+    """Return a number of items; ``all`` becomes more than any file has."""
+    if value == "all":
+        return sys.maxsize
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter("give a whole number, such as 100, or all") from None
 
 
 def complete_setting(incomplete: str) -> Iterator[tuple[str, str]]:
@@ -64,6 +75,15 @@ DevicesOption = Annotated[
         metavar="N",
         help="Number of devices, the GPUs to use (0,2), or auto: short for --set "
         "training.devices=….",
+    ),
+]
+SharedWorkOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        help="Number of devices that share the work, the GPUs to use (0,2), or auto (all GPUs). "
+        "Default: 1.",
     ),
 ]
 SetOption = Annotated[

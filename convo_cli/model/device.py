@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.schema import Precision
+from convo_cli.config.schema import Devices, Precision
 from convo_cli.errors import UsageError
 from convo_cli.runs.provenance.execution import ResolvedPrecision
+from convo_cli.wording import counted
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +45,28 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: not available here", hint=_OTHER_DEVICE)
     return device
+
+
+def own_device(device: torch.device, world: World) -> torch.device:
+    """Return the device of this process; UsageError for one that several cannot use."""
+    if world.size == 1:
+        return device
+    if device.type == "cuda":
+        return torch.device("cuda", world.local_rank)
+    if device.type == "cpu":
+        return device
+    raise UsageError(
+        f"device {device}: only one process can use it", hint="--set training.device=cpu"
+    )
+
+
+def require_gpus(devices: Devices, device: torch.device) -> None:
+    """Raise UsageError if ``devices`` lists GPUs, but the chosen device is not one."""
+    if isinstance(devices, tuple) and device.type != "cuda":
+        raise UsageError(
+            f"the list of devices names {counted(len(devices), 'GPU')}, but the device is {device}",
+            hint=f"--devices {len(devices)} uses as many processes",
+        )
 
 
 def device_name(device: torch.device) -> str:

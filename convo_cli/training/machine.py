@@ -12,7 +12,14 @@ from convo_cli.config.schema import RunConfig, TrainingConfig
 from convo_cli.errors import UsageError
 from convo_cli.events import Emit, Notice
 from convo_cli.model.batches.batching import Batching
-from convo_cli.model.device import choose_device, choose_precision, device_name, make_deterministic
+from convo_cli.model.device import (
+    choose_device,
+    choose_precision,
+    device_name,
+    make_deterministic,
+    own_device,
+    require_gpus,
+)
 from convo_cli.runs.provenance.execution import Execution, Machine, ResolvedPrecision
 from convo_cli.runs.provenance.run_info import RunInfo
 from convo_cli.training.distributed.rank_process import is_launched
@@ -56,8 +63,7 @@ def choose_machine(
         if stored.num_processes == world.size:  # else the bits change anyway
             _set_threads(stored.num_threads, os.environ, emit)
     _require_obeyed(wanted, device, world, emit)
-    if world.size > 1:
-        device = _own_device(device, world)
+    device = own_device(device, world)
     precision = precision or choose_precision(wanted.precision, device)
     return _machine(config, device, precision, world)
 
@@ -82,12 +88,7 @@ def _require_obeyed(
     """Raise UsageError if there are no GPUs but their list; report a number that has no effect."""
     devices = training.devices
     if is_launched():
-        if isinstance(devices, tuple) and device.type != "cuda":
-            raise UsageError(
-                f"training.devices names {counted(len(devices), 'GPU')}, but the device is "
-                f"{device}",
-                hint=f"--devices {len(devices)} uses as many processes",
-            )
+        require_gpus(devices, device)
     elif seat_in() is not None and devices not in (1, "auto", world.size):
         emit(
             Notice(
@@ -95,17 +96,6 @@ def _require_obeyed(
                 f"{counted(world.size, 'device')}"
             )
         )
-
-
-def _own_device(device: torch.device, world: World) -> torch.device:
-    """Return the device of one of several processes."""
-    if device.type == "cuda":
-        return torch.device("cuda", world.local_rank)
-    if device.type == "cpu":
-        return device
-    raise UsageError(
-        f"device {device}: only one process can use it", hint="--set training.device=cpu"
-    )
 
 
 def _machine(

@@ -133,7 +133,7 @@ def test_the_processes_save_and_end_if_their_launcher_is_killed(folder):
 def test_more_devices_than_cpus_are_refused_before_anything_is_written(folder, further):
     result = run_here(folder, "train", "config.yaml", "--devices", "4096", *further)
     assert result.code == 2
-    assert "training.devices asks for 4,096 devices, but convo may use" in result.err
+    assert "this command asks for 4,096 devices, but convo may use" in result.err
     assert not (folder / "runs").exists()
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,31 +18,25 @@ from convo_cli.cli.options import (
     QuietOption,
     ReasoningOption,
     SetOption,
+    SharedWorkOption,
+    all_or_number,
     within,
 )
 from convo_cli.errors import (
     ConvoError,
     DataError,
     FileChangedError,
+    RankLostError,
     StoppedError,
     UsageError,
 )
 
 if TYPE_CHECKING:
     from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, Failed
-    from convo_cli.config.schema import DataConfig
+    from convo_cli.config.schema import DataConfig, Devices
     from convo_cli.events import Emit
     from convo_cli.runs.selection import Which
-
-
-def _num_replies(value: Any) -> int:
-    """Return the number of turns to answer; `all` becomes more than any file has."""
-    if value == "all":
-        return sys.maxsize
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter("give a whole number, such as 100, or all") from None
+    from convo_cli.world import World
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,7 @@ class _Options:
     num_replies: int
     max_new_tokens: int
     device: str
+    devices: Devices
     has_given_data: bool
     """False if the data is data.test of the run."""
     is_alone: bool
@@ -72,7 +67,7 @@ def evaluate(
         int,
         typer.Option(
             metavar="N or all",
-            parser=_num_replies,
+            parser=all_or_number,
             callback=within(0),
             help="How many assistant turns get a generated reply, from the first on; 0: none.",
         ),
@@ -92,6 +87,7 @@ def evaluate(
     reasoning: ReasoningOption = None,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
+    devices: SharedWorkOption = None,
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
@@ -103,14 +99,22 @@ def evaluate(
 
     Example: convo evaluate exports/convo test.jsonl
     """
-    from convo_cli.cli.arguments import require_device, require_good_data, require_new_file
+    from convo_cli.cli.arguments import (
+        choose_devices,
+        require_device,
+        require_good_data,
+        require_new_file,
+    )
     from convo_cli.cli.chosen_data import checkpoint_options, data_config_of
-    from convo_cli.cli.console import announce, print_json, stderr_console, stdout_console
+    from convo_cli.cli.console import announce, print_json, stdout_console
     from convo_cli.cli.given_paths import require_model, split_models_and_data
     from convo_cli.data.reader import check_source
     from convo_cli.text.bounded.client import start_bounded_process
+    from convo_cli.training.distributed.launcher import launch
+    from convo_cli.training.distributed.rank_process import is_launched
 
     require_device(device)
+    chosen_devices = choose_devices(devices, device)
     models, files = split_models_and_data(paths)
     chosen = checkpoint_options(models, load)
     for model in models:
@@ -132,20 +136,24 @@ def evaluate(
             example="samples.jsonl",
             is_forced=force,
         )
-    names = ", ".join(models)
-    announce(f"evaluating {names} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
-    require_good_data(data_config, what="the data cannot be read", train_on=None)
+    if not is_launched():
+        names = ", ".join(models)
+        announce(f"evaluating {names} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
+        require_good_data(data_config, what="the data cannot be read", train_on=None)
+    code = launch(chosen_devices, device, sys.argv[1:], hint=lambda: "run the command again")
+    if code is not None:
+        raise typer.Exit(code)
     start_bounded_process()
+    options = _Options(
+        replies, max_new_tokens, device, chosen_devices, bool(files), len(models) == 1
+    )
+    found = _score_all([(model, chosen[model]) for model in models], data_config, options, is_quiet)
+    if not found:
+        return
 
     from convo_cli.cli.views.evaluation.evaluation_view import Failed, as_record, show_scores
     from convo_cli.cli.views.evaluation.reply_samples import write_samples
-    from convo_cli.cli.views.progress.reporter import make_progress
 
-    options = _Options(replies, max_new_tokens, device, bool(files), len(models) == 1)
-    found: list[Evaluated | Failed] = []
-    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        for model in models:
-            found.append(_score(model, chosen[model], data_config, options, found, emit))
     try:
         if as_json:
             print_json("evaluate", as_record(found))
@@ -158,6 +166,34 @@ def evaluate(
         raise typer.Exit(failed[0].exit_code)
 
 
+def _score_all(
+    models: Sequence[tuple[str, Which | None]],
+    data: DataConfig,
+    options: _Options,
+    is_quiet: bool,
+) -> list[Evaluated | Failed]:
+    """Score each model, together with the other processes; they return an empty list."""
+    from convo_cli.cli.console import stderr_console
+    from convo_cli.cli.views.progress.reporter import make_progress
+    from convo_cli.events import ignore
+    from convo_cli.model.device import choose_device, require_gpus
+    from convo_cli.signals import listening
+    from convo_cli.training.distributed.rank_process import world_of
+
+    require_gpus(options.devices, choose_device(options.device))
+    found: list[Evaluated | Failed] = []
+    with (
+        listening() as stop,
+        world_of(options.device) as world,
+        stop.interrupting("stopped"),  # in the world, so that all processes have this error
+        make_progress(stderr_console(), is_quiet=is_quiet or not world.is_first) as progress,
+    ):
+        emit = progress if world.is_first else ignore
+        for model, load in models:
+            found.append(_score(model, load, data, options, found, emit, world))
+    return found if world.is_first else []
+
+
 def _score(
     model: str,
     load: Which | None,
@@ -165,17 +201,20 @@ def _score(
     options: _Options,
     earlier: Sequence[Evaluated | Failed],
     emit: Emit,
+    world: World,
 ) -> Evaluated | Failed:
     """Score one model; if it fails and is one of several, return the failure."""
     from convo_cli.cli.arguments import note_longest_reply
     from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, Failed
     from convo_cli.evaluation.cautions import cautions_about
     from convo_cli.evaluation.finished.model_scoring import score_model
+    from convo_cli.evaluation.finished.open_everywhere import open_everywhere
     from convo_cli.events import Notice
-    from convo_cli.model.open import open_generator
 
     try:
-        generator = open_generator(model, device=options.device, emit=emit, which=load)
+        generator = open_everywhere(
+            model, device=options.device, emit=emit, which=load, world=world
+        )
         if options.num_replies:
             note_longest_reply(generator, options.max_new_tokens, emit)
         scores = score_model(
@@ -184,9 +223,10 @@ def _score(
             num_replies=options.num_replies,
             max_new_tokens=options.max_new_tokens,
             emit=emit,
+            world=world,
         )
-    except (StoppedError, DataError, FileChangedError):
-        raise  # these concern the data, which is the same for all models
+    except (StoppedError, RankLostError, DataError, FileChangedError):
+        raise  # these concern the processes or the data, which are the same for all models
     except ConvoError as error:
         if options.is_alone:
             raise

@@ -23,6 +23,7 @@ from convo_cli.metrics.intervals import bounds_of, resampled_sums
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
+from convo_cli.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,9 +121,13 @@ def choose_batching(generator: Generator, store: TokenStore, emit: Emit) -> Batc
 
 
 def measure_likelihood(
-    generator: Generator, batching: Batching, files: EvaluatedFiles, emit: Emit
+    generator: Generator,
+    batching: Batching,
+    files: EvaluatedFiles,
+    emit: Emit,
+    world: World | None = None,
 ) -> Likelihood:
-    """Score every target of the files once, in fp32.
+    """Score every target of the files once, in fp32; the processes of the world share the work.
 
     EvaluationDivergedError if the loss is not finite.
     """
@@ -149,6 +154,7 @@ def measure_likelihood(
         nullcontext,
         count,
         max_slots=MAX_SLOTS,
+        world=world,
     )
     found = _likelihood(files, by_turn, by_dialogue)
     if not math.isfinite(found.everything.loss):

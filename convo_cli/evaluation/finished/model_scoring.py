@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.errors import FileChangedError, ModelError
 from convo_cli.evaluation.finished.answers import answer_turns
-from convo_cli.evaluation.finished.evaluated_files import open_files
+from convo_cli.evaluation.finished.evaluated_files import EvaluatedFiles, open_files
 from convo_cli.evaluation.finished.file_likelihood import (
     OF_ANY_TOKENIZER,
     Likelihood,
@@ -25,9 +27,12 @@ from convo_cli.events import Emit, EvaluationDone, SampleReply
 from convo_cli.metrics.floor_scores import FloorScores, score_floors
 from convo_cli.metrics.intervals import intervals_of, paired_intervals
 from convo_cli.metrics.reply_scores import measure, score_real_replies, scores_of
+from convo_cli.model.batches.batching import Batching
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.provenance.data_files import DataFile
+from convo_cli.runs.provenance.same_values import require_same_values
 from convo_cli.text.contract import contract_of
+from convo_cli.world import World
 
 Intervals = Mapping[str, tuple[float, float]]
 
@@ -50,26 +55,38 @@ class ModelScores:
 
 
 def score_model(
-    generator: Generator, data: DataConfig, *, num_replies: int, max_new_tokens: int, emit: Emit
+    generator: Generator,
+    data: DataConfig,
+    *,
+    num_replies: int,
+    max_new_tokens: int,
+    emit: Emit,
+    world: World | None = None,
 ) -> ModelScores:
     """Score a finished model in fp32 on the files of ``data.train``.
 
-    The first ``num_replies`` assistant turns get a greedy reply. DataError if there is nothing to
-    score, EvaluationDivergedError for a loss that is not finite.
+    The first ``num_replies`` assistant turns get a greedy reply. Every process of the world calls
+    it with the same model and shares the work. All have the same scores, but only rank 0 reads the
+    training data for the floors. DataError if there is nothing to score, EvaluationDivergedError
+    for a loss that is not finite; an error in one process is raised in all.
     """
-    started = time.perf_counter()
-    facts = facts_of_run(generator.loaded) if num_replies else None
-    with open_files(
+    started, world = time.perf_counter(), world or World()
+    has_floors = num_replies > 0 and world.is_first
+    facts = facts_of_run(generator.loaded) if has_floors else None
+    reading = open_files(
         data,
         generator.encoder,
         num_questions=num_replies,
-        collects_replies=num_replies > 0 and (facts is None or facts.replies is None),
+        collects_replies=has_floors and (facts is None or facts.replies is None),
         emit=emit,
-    ) as files:
-        batching = choose_batching(generator, files.store, emit)
-        likelihood = measure_likelihood(generator, batching, files, emit)
+    )
+    with ExitStack() as opened:
+        files = world.agreed(lambda: opened.enter_context(reading))
+        batching = world.agreed(lambda: choose_batching(generator, files.store, emit))
+        _require_same_work(world, files, batching)
+        likelihood = measure_likelihood(generator, batching, files, emit, world)
         leak = find_leak(generator.loaded, files.store.dialogues["fingerprint"])
-        replies = answer_turns(generator, files.dialogues, max_new_tokens, emit)
+        replies = answer_turns(generator, files.dialogues, max_new_tokens, emit, world)
         samples = list(replies.values())
         measured = measure(samples)
         metrics = scores_of(measured)
@@ -101,6 +118,14 @@ def score_model(
             files=files.files,
             tokenizer=contract_of(generator.encoder).tokenizer_sha256,
         )
+
+
+def _require_same_work(world: World, files: EvaluatedFiles, batching: Batching) -> None:
+    """Raise FileChangedError if the processes read other files, or cannot batch them alike."""
+    data = {f"SHA-256 of {file.path}": file.sha256 for file in files.files}
+    require_same_values(world, data, FileChangedError, "give every process the same data files")
+    chosen = {"batching": "packed" if batching.is_packed else "padded"}
+    require_same_values(world, chosen, ModelError, "use machines of one kind, or --devices 1")
 
 
 @dataclass(frozen=True)

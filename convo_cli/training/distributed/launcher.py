@@ -45,9 +45,9 @@ def launch(
 ) -> int | None:
     """Run `convo` with the arguments once for each device, and return its exit code.
 
-    ``devices`` and ``device`` are those of the config. None if one device is wanted, or if this
-    process was itself started for one. Rank 0 has the streams of this process and reports errors;
-    if it could not, raises RankLostError with the hint.
+    ``devices`` and ``device`` are the values of these config keys. None if one device is wanted, or
+    if this process was itself started for one. Rank 0 has the streams of this process and reports
+    errors; if it could not, raises RankLostError with the hint.
     """
     if seat_in() is not None:
         return None
@@ -189,7 +189,7 @@ def _visible(gpus: Sequence[int]) -> str:
     names = [name for name in visible.split(",") if name]  # an empty list hides all GPUs
     if max(gpus) >= len(names):
         raise UsageError(
-            f"training.devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has "
+            f"the list of devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has "
             f"{counted(len(names), 'GPU')}",
             hint="count the GPUs from 0 in the order of CUDA_VISIBLE_DEVICES",
         )

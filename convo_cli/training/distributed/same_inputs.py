@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from convo_cli import __version__
 from convo_cli.config.schema import DATA_SETS, RunConfig
-from convo_cli.errors import ChangedError, ConvoError, UsageError
+from convo_cli.errors import ChangedError, UsageError
 from convo_cli.runs.provenance.changes import as_json, leaves
 from convo_cli.runs.provenance.data_files import DataFiles
 from convo_cli.runs.provenance.run_info import RunInfo, installed_packages
+from convo_cli.runs.provenance.same_values import require_same_values
 from convo_cli.training.build import Parts
 from convo_cli.world import World
 
@@ -20,7 +19,9 @@ def require_same(world: World, config: RunConfig) -> None:
         return
     values = {key: as_json(value) for key, value in leaves(config.model_dump(mode="json"))}
     versions = {"convo": __version__, **installed_packages()}
-    _require(world, {**values, **versions}, UsageError, "give every process the same config")
+    require_same_values(
+        world, {**values, **versions}, UsageError, "give every process the same config"
+    )
 
 
 def require_same_parts(world: World, files: DataFiles | RunInfo, parts: Parts) -> None:
@@ -31,19 +32,7 @@ def require_same_parts(world: World, files: DataFiles | RunInfo, parts: Parts) -
         f"SHA-256 of data.{name}": " ".join(file.sha256 for file in getattr(files, name))
         for name in DATA_SETS
     }
-    _require(world, data, ChangedError, "give every process the same data files")
+    require_same_values(world, data, ChangedError, "give every process the same data files")
     execution = parts.execution
     chosen = {"batching": execution.batching, "precision": execution.precision}
-    _require(world, chosen, UsageError, "--set training.packing=off")
-
-
-def _require(world: World, values: Mapping[str, str], error: type[ConvoError], hint: str) -> None:
-    first, *others = world.gather(dict(values))
-    for rank, other in enumerate(others, 1):
-        for key in dict.fromkeys((*first, *other)):
-            if first.get(key) != other.get(key):
-                raise error(
-                    f"{key} is {first.get(key)} in {world.name(0)}, but {other.get(key)} in "
-                    f"{world.name(rank)}",
-                    hint=hint,
-                )
+    require_same_values(world, chosen, UsageError, "--set training.packing=off")
