@@ -20,11 +20,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import DataConfig, RunConfig
 from convo_cli.events import EvaluationDone, Event, StepDone, ignore
 from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import verify_directory
+from convo_cli.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,14 +33,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def train_in_world(size: int, runs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Train each config in a world of this size, and return what rank 0 saw of each run.
 
-    A run is a config, or the folder of a run that is resumed.
+    A run is a config, the folder of a run that is resumed, or a list of a model and data files on
+    which it is evaluated. "disturbed" is what each process saw of an error and of a stop request.
     """
     folder.mkdir()
     task = folder / "task.json"
     task.write_text(
         json.dumps(
             {
-                name: run.model_dump(mode="json") if isinstance(run, RunConfig) else str(run)
+                name: run.model_dump(mode="json") if isinstance(run, RunConfig) else run
                 for name, run in runs.items()
             }
         )
@@ -82,6 +84,52 @@ def train_alone(config: RunConfig) -> dict[str, Any]:
     seen = Seen()
     start_run(config, seen)
     return seen.record
+
+
+def evaluate(model: str, *files: str, world: World | None = None) -> dict[str, Any]:
+    """Evaluate a model as `convo evaluate` does, and return its scores."""
+    from convo_cli.cli.views.evaluation.evaluation_view import Evaluated, as_record
+    from convo_cli.evaluation.finished.model_scoring import score_model
+    from convo_cli.evaluation.finished.open_everywhere import open_everywhere
+
+    world = world or World()
+    generator = open_everywhere(model, device="cpu", emit=ignore, which=None, world=world)
+    data = DataConfig(train=files)
+    scores = score_model(
+        generator, data, num_replies=20, max_new_tokens=8, emit=ignore, world=world
+    )
+    shown = as_record([Evaluated(model, generator.folder, generator.loaded, scores, ())])
+    replies = {number: sample.reply for number, sample in scores.replies.items()}
+    return json.loads(json.dumps({"shown": shown, "replies": replies}))
+
+
+def disturb(world: World) -> list[str]:
+    """Let one process fail, and then one get a stop request while all generate replies."""
+    from convo_cli.errors import ConvoError, DataError
+    from convo_cli.evaluation.shared_replies import EvaluationStoppedError, SharedReplies
+
+    seen = []
+
+    def fail() -> None:
+        if not world.is_first:
+            raise DataError(f"no dialogues in {world.rank}", hint="add some")
+
+    try:
+        world.agreed(fail)
+    except ConvoError as error:
+        seen.append(f"{type(error).__name__} {error.message.partition('no ')[2]} {error.hint}")
+    shared = SharedReplies(world, is_stopped=lambda: world.rank == world.size - 1)
+
+    def generate() -> dict[int, Any]:
+        while world.rank % 2 == 0:  # until it sees the request of another process
+            shared.look()
+        return {}
+
+    try:
+        shared.collect(generate)
+    except EvaluationStoppedError:
+        seen.append("stopped")
+    return seen
 
 
 class Seen:
@@ -151,7 +199,9 @@ def main() -> None:
         for name, run in json.loads(task.read_text()).items():
             reporter = Seen()
             emit = reporter if world.is_first else ignore
-            if isinstance(run, str):
+            if isinstance(run, list):
+                reporter.record = evaluate(*run, world=world)
+            elif isinstance(run, str):
                 config = read_config(RunDirectory(Path(run)))
                 training = config.training.model_copy(update={"max_steps": 8})
                 config = config.model_copy(update={"training": training})
@@ -159,6 +209,7 @@ def main() -> None:
             else:
                 start_run(RunConfig.model_validate_json(json.dumps(run)), emit, world)
             seen[name] = reporter.record
+        seen["disturbed"] = world.gather(disturb(world))
     if world.is_first:
         task.with_name("seen.json").write_text(json.dumps(seen))
 

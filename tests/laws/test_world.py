@@ -6,11 +6,17 @@ whole steps.
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.final_scores import read_final_scores
 from convo_cli.storage.sealed import file_sha256
+from tests.conftest import SAMPLE_DATA
 from tests.worlds import (
+    evaluate,
     require_equal_scores,
     require_equal_steps,
     require_equal_weights,
@@ -19,6 +25,7 @@ from tests.worlds import (
 )
 
 SIZE = {"layers": 2, "width": 32, "heads": 2, "context": 128, "dropout": 0.0}
+TEST_DATA = str(SAMPLE_DATA / "test.jsonl")
 CASES = {
     "packed": {"evaluation": {"every_steps": 4, "reply_dialogues": 5}},
     "padded": {"training": {"packing": "off"}, "dialogue": {"train_on": "all"}},
@@ -35,7 +42,7 @@ CASES = {
 def _config(make_config, folder, case):
     changes = {section: dict(values) for section, values in CASES[case].items()}
     training = {"max_steps": 8, "epsilon": 1e-4, **changes.pop("training", {})}
-    data = {} if case == "packed" else {"validation": []}
+    data = {"test": [TEST_DATA]} if case == "packed" else {"validation": []}
     name = case.replace(" ", "-")
     return make_config(
         folder, name=name, model={"scratch": SIZE}, training=training, data=data, **changes
@@ -62,7 +69,14 @@ def together(make_config, folder, alone):
     """The same by two processes, one case twice, and the rest of the resumed run."""
     runs = {case: _config(make_config, folder / "2", case) for case in CASES}
     runs["again"] = runs["accumulated"].model_copy(update={"name": "again"})
-    return train_in_world(2, {**runs, "early": folder / "1" / "runs" / "early"}, folder / "task-2")
+    finished = folder / "1" / "runs" / "packed"
+    (finished / "test.json").rename(folder / "test.json")  # so that a resume scores it again
+    others = {
+        "early": str(folder / "1" / "runs" / "early"),
+        "finished": str(finished),
+        "evaluated": [str(finished), TEST_DATA],
+    }
+    return train_in_world(2, {**runs, **others}, folder / "task-2")
 
 
 def _run(folder, name):
@@ -88,6 +102,45 @@ def test_the_law_can_fail(alone):
 
 def test_two_processes_score_like_one(alone, together):
     require_equal_scores(alone["packed"], together["packed"], num_replies=5)
+
+
+def test_two_processes_score_the_test_data_like_one(together, folder):
+    """At the end of their own run, and of a finished one that lost its scores."""
+    one = json.loads((folder / "test.json").read_text())
+    for home in ("1", "2"):
+        run = RunDirectory(folder / home / "runs" / "packed")
+        other = read_final_scores(run)
+        assert other.num_targets == one["num_targets"]
+        assert math.isclose(other.loss, one["loss"], rel_tol=1e-5)
+        assert other.metrics == pytest.approx(one["metrics"])
+        assert (other.num_replies, other.step) == (one["num_replies"], one["step"])
+
+
+def test_two_processes_evaluate_like_one(alone, together, folder):
+    """Scores, intervals, floors, findings and the leak, in total and by turn, file and dialogue."""
+    one = evaluate(str(folder / "1" / "runs" / "packed"), TEST_DATA)
+    other = together["evaluated"]
+    assert other["replies"] == one["replies"]
+    assert len(one["replies"]) == 20
+    _require_close(other["shown"], one["shown"])
+
+
+def _require_close(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            _require_close(value, other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            _require_close(*pair)
+    else:
+        assert one == (pytest.approx(other, rel=1e-5) if isinstance(other, float) else other)
+
+
+def test_an_error_or_a_stop_in_one_process_is_one_in_all(together):
+    expected = ["DataError dialogues in 1 add some", "stopped"]
+    assert together["disturbed"] == [expected] * 2
 
 
 def test_a_world_repeats_its_own_bits(together, folder):

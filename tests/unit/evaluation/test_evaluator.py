@@ -11,7 +11,9 @@ import torch
 from convo_cli.config.schema import GenerationSettings, ScratchConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import DivergedError
+from convo_cli.evaluation import shared_replies
 from convo_cli.evaluation.evaluator import Evaluator
+from convo_cli.evaluation.shared_replies import EvaluationStoppedError
 from convo_cli.events import Notice, Progress
 from convo_cli.metrics.metric_table import METRICS
 from convo_cli.model.batches.batching import Batching
@@ -110,3 +112,22 @@ def test_a_loss_that_is_not_finite_is_an_error_not_a_score(make_evaluator, model
     ) as caught:
         make_evaluator()(model, 5)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_stop_request_ends_the_likelihood_and_a_reply_at_once(
+    make_evaluator, model, monkeypatch, looks
+):
+    """The first look is in the likelihood, later ones are between two tokens."""
+    monkeypatch.setattr(shared_replies, "_SECONDS", 0.0)
+    asked, events = [], []
+
+    def is_stopped():
+        asked.append(True)
+        return len(asked) > looks
+
+    evaluator = make_evaluator(events.append, is_stopped=is_stopped)
+    with pytest.raises(EvaluationStoppedError):
+        evaluator(model, step=0)
+    assert len(asked) == looks + 1
+    assert [event.done for event in events if event.stage == "generating replies"] in ([], [0])
