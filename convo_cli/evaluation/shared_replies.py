@@ -50,7 +50,7 @@ class SharedReplies:
 
     def own(self, costs: NDArray[np.int64]) -> list[int]:
         """Return the places of this process's items, given the cost of each item."""
-        return share_of(costs, self.world.rank, self.world.size).tolist()
+        return [int(place) for place in share_of(costs, self.world.rank, self.world.size)]
 
     def count(self, done: int) -> None:
         """Count the replies of this process, of which ``done`` are finished by now."""

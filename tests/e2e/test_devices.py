@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -153,6 +154,72 @@ def test_a_wrong_number_of_devices_is_refused(folder, devices):
     assert result.code == 2
     assert "training.devices" in result.err
     assert "Traceback" not in result.err
+    result = run_here(folder, "evaluate", ".", "valid.jsonl", f"--devices={devices}")
+    assert result.code == 2
+    assert result.err.startswith(f"error: --devices {devices}: not a number of devices")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "4096"], "this command asks for 4,096 devices, but convo may use"),
+        (["--devices", "2", "--device", "cuda:1"], "--device cuda:1 is one device"),
+        (["--devices", "2", "--device", "mps"], "--device mps is one device"),
+    ],
+)
+def test_evaluate_refuses_devices_that_are_not_there(folder, options, message):
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    result = run_here(folder, "evaluate", "model", "valid.jsonl", "-q", *options)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {message}")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a finished run, and a damaged checkpoint of it."""
+    folder = make_workplace(tmp_path_factory.mktemp("evaluated"))
+    assert run_here(folder, "train", "config.yaml", "-q").code == 0
+    shutil.copytree(folder / "runs/tiny/checkpoints/step-00000006", folder / "broken")
+    weights = folder / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_like_one_also_beside_a_model_that_fails(trained):
+    found = {}
+    for devices in (1, 2):
+        result = run_process(
+            trained, "evaluate", "broken", "runs/tiny", "valid.jsonl", "--json", "-q",
+            "--samples", f"{devices}.jsonl", "--devices", devices,
+            env=environment(OMP_NUM_THREADS="1"),
+        )  # fmt: skip
+        assert result.code == 5
+        assert result.err.count("broken: not scored") == 1
+        found[devices] = result.json
+    (broken, one), (broken_2, two) = (found[devices]["models"] for devices in (1, 2))
+    assert broken == broken_2
+    assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
+    assert two["floors"] == one["floors"]
+    assert (trained / "1.jsonl").read_text() == (trained / "2.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_an_evaluation_of_two_processes(trained):
+    (trained / "long.jsonl").write_text((trained / "train.jsonl").read_text() * 50)
+    launcher = start(
+        trained, "evaluate", "runs/tiny", "long.jsonl", "--replies", "all", "--devices", "2",
+        env=environment(OMP_NUM_THREADS="1"),
+    )  # fmt: skip
+    lines = iter(launcher.stderr.readline, b"")
+    assert any(b"generating replies" in line for line in lines)
+    ranks = psutil.Process(launcher.pid).children()
+    launcher.send_signal(signal.SIGTERM)
+    _, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 143
+    assert err.decode().splitlines()[-2:] == ["SIGTERM: stopping", "stopped"]
+    _require_gone(ranks)
 
 
 @pytest.mark.parametrize(
