@@ -43,7 +43,8 @@ def train_in_world(size: int, runs: Mapping[str, Any], folder: Path) -> dict[str
             {
                 name: run.model_dump(mode="json") if isinstance(run, RunConfig) else run
                 for name, run in runs.items()
-            }
+            },
+            default=str,
         )
     )
     with socket.socket() as listener:
