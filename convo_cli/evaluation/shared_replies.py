@@ -83,6 +83,8 @@ class SharedReplies:
         # A request may have come after other processes had looked for the last time.
         if self.world.any(self._has_asked):
             raise EvaluationStoppedError
+        if self.world.size > 1:
+            self._show(self._done.add())  # with those that came after the last look
         parts = self.world.gather(
             [(number, reply.text, reply.stopped) for number, reply in own.items()]
         )
