@@ -169,7 +169,7 @@ def test_a_wrong_number_of_devices_is_refused(folder, devices):
 )
 def test_evaluate_refuses_devices_that_are_not_there(folder, options, message):
     (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "model" / "MANIFEST.json").write_text("{}")  # is read only with torch
     result = run_here(folder, "evaluate", "model", "valid.jsonl", "-q", *options)
     assert result.code == 2
     assert result.err.startswith(f"error: {message}")
