@@ -195,7 +195,8 @@ def main() -> None:
     from convo_cli.training.distributed.rank_process import world_of
     from convo_cli.training.run import resume_run, start_run
 
-    task, seen = Path(sys.argv[1]), {}
+    task = Path(sys.argv[1])
+    seen: dict[str, Any] = {}
     with world_of("cpu") as world:
         for name, run in json.loads(task.read_text()).items():
             reporter = Seen()
