@@ -75,7 +75,7 @@ def require_device(name: str) -> None:
         raise UsageError(f"--device {name}: unknown", hint="auto, cpu, cuda, cuda:0 or mps")
 
 
-def choose_devices(text: str | None, device: str) -> Devices:
+def parse_devices(text: str | None, device: str) -> Devices:
     """Return the value of ``--devices``, or the number of processes that torchrun started.
 
     UsageError if it is wrong or if ``--device`` is a single one.

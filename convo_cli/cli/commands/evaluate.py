@@ -100,7 +100,7 @@ def evaluate(
     Example: convo evaluate exports/convo test.jsonl
     """
     from convo_cli.cli.arguments import (
-        choose_devices,
+        parse_devices,
         require_device,
         require_good_data,
         require_new_file,
@@ -114,7 +114,7 @@ def evaluate(
     from convo_cli.training.distributed.rank_process import is_launched
 
     require_device(device)
-    chosen_devices = choose_devices(devices, device)
+    chosen_devices = parse_devices(devices, device)
     models, files = split_models_and_data(paths)
     chosen = checkpoint_options(models, load)
     for model in models:
