@@ -64,8 +64,8 @@ def main() -> int:
 def commands(verb: str, rest: Command) -> list[Command]:
     """Return the commands that a verb runs."""
     python = str(SCRIPTS / "python")
-    # A file of tests stays in one process, so its fixtures are made once; the many short files of
-    # tests/unit come last, so the processes end together.
+    # A file of tests stays in one process, so its fixtures are made once; many short files come
+    # last, so the processes end together.
     tests = [python, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
     return {
         "check": [

@@ -49,6 +49,12 @@ def pytest_configure() -> None:
         import sentencepiece  # noqa: F401
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files are started in this order, and the processes end together only if the last ones are
+    # short.
+    items.sort(key=lambda item: "tests/unit/training/" not in item.nodeid)
+
+
 def corpus(name: str) -> Path:
     """Return a folder of real dialogues beside the checkout; skip the test if it is absent."""
     folder = CORPORA / name
