@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from tests.commands import make_workplace, run_here, run_process, settings
+from tests.commands import make_workplace, run_here, settings
 
 BEST, LAST = "runs/worse/checkpoints/step-00000003", "runs/worse/checkpoints/step-00000006"
 COMMANDS = {
@@ -64,7 +64,7 @@ def test_the_end_of_a_training_names_the_checkpoint_that_the_next_commands_load(
 def test_the_exported_weights_are_those_of_the_best_checkpoint(folder, scores, trained):
     """The last checkpoint of this run has a worse loss than its best one."""
     assert scores[6] > scores[3] + 1
-    result = run_process(folder, "export", "runs/worse", "exported")
+    result = run_here(folder, "export", "runs/worse", "exported")
     line = the_line(result)
     assert line.startswith(
         f"loaded {BEST}: step 3 (best by loss, best by metric), validation loss {scores[3]:.3f}"

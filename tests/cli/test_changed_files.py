@@ -13,7 +13,8 @@ import pytest
 
 from convo_cli.data import reader
 from convo_cli.model.loading import load_model
-from tests.commands import run_here, settings, start
+from tests.commands import run_here, settings
+from tests.forks import start_fork
 
 SCRATCH = "scratch: {layers: 2, width: 32, heads: 2, context: 128}"
 ONE_STEP = settings("name=other", "training.max_steps=2")
@@ -281,7 +282,7 @@ def test_a_loaded_model_and_optimizer_do_not_change_with_their_files(work):
 
 def test_a_cache_that_is_cut_short_while_a_run_is_going_is_an_error_and_resume_makes_it_again(work):
     run = work / "runs/long"
-    process = start(
+    process = start_fork(
         work,
         "train",
         "config.yaml",

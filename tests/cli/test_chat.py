@@ -22,7 +22,8 @@ from convo_cli.config.schema import GenerationSettings, RunConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Reply
-from tests.commands import EXECUTABLE, environment, run_here, start
+from tests.commands import EXECUTABLE, environment, run_here
+from tests.forks import start_fork
 
 MODEL = "exports/tiny"
 GREEDY = ("--temperature", 0)
@@ -216,10 +217,10 @@ def test_an_error_names_the_line_of_the_pipe(monkeypatch, capsys):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pseudo-terminals")
 class TestProcess:
-    """The real executable, which is slow to start: one process for each of these."""
+    """Real processes: a fork, and the executable on a terminal."""
 
     def test_ctrl_c_ends_a_pipe_with_130_and_without_a_traceback(self, trained):
-        process = start(trained, "chat", MODEL, *GREEDY)
+        process = start_fork(trained, "chat", MODEL, *GREEDY)
         try:
             process.stdin.write(b"Hello!\n")
             process.stdin.flush()

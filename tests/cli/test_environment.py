@@ -19,6 +19,7 @@ from tests.commands import (
     run_here,
     settings,
 )
+from tests.forks import run_fork
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -74,6 +75,12 @@ def test_a_result_that_does_not_fit_on_the_disk_is_an_error(place, words):
     assert shell(place, "> /dev/full", *words.split()) == Result(7, "", FULL)
 
 
+def run_in_vain(folder, *arguments, stdin=b""):
+    """Run a command in a fork with its stdout on a full disk."""
+    with open("/dev/full", "wb") as full_disk:
+        return run_fork(folder, *arguments, stdin=stdin, stdout=full_disk)
+
+
 @full
 @pytest.mark.parametrize(
     "words",
@@ -83,7 +90,7 @@ def test_a_result_that_does_not_fit_on_the_disk_is_an_error(place, words):
     ],
 )
 def test_scores_and_replies_that_do_not_fit_on_the_disk_are_an_error(place, words):
-    result = shell(place, "> /dev/full <<< 'Hello!'", *words.split())
+    result = run_in_vain(place, *words.split(), stdin=b"Hello!\n")
     assert (result.code, result.err[-len(FULL) :]) == (7, FULL)
 
 
@@ -118,7 +125,7 @@ def test_a_finished_run_is_finished_although_its_output_is_lost(tmp_path, redire
 
 @full
 def test_an_export_is_complete_although_its_output_is_lost(place, tmp_path):
-    result = shell(place, "> /dev/full", "export", "runs/tiny", str(tmp_path / "model"), "-q")
+    result = run_in_vain(place, "export", "runs/tiny", str(tmp_path / "model"), "-q")
     lost = "warning: stdout: No space left on device; the export itself is complete: "
     assert result.code == 0
     assert result.err.splitlines()[-1] == f"{lost}{tmp_path}/model"

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import EXECUTABLE, TINY, environment, run_here, run_process, settings
+from tests.forks import run_fork
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="file names of any bytes")
 CONTROL = re.compile(
@@ -197,9 +198,7 @@ def evil_model(work):
 
 
 def test_what_a_model_says_reaches_a_pipe_as_text(work, evil_model):
-    result = run_process(
-        work, "chat", "evil", "--temperature", "5", "--seed", "1", stdin=b"hi\nyou\n"
-    )
+    result = run_fork(work, "chat", "evil", "--temperature", "5", "--seed", "1", stdin=b"hi\nyou\n")
     require_harmless(result, 0)
     assert "[bold]:smile:" in result.out
     assert len(result.out.splitlines()) == 2

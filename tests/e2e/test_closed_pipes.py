@@ -10,21 +10,17 @@ import pytest
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.event_log import read_metrics
 from tests.commands import EXECUTABLE, environment, make_workplace, settings
+from tests.forks import start_fork
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX pipes")
 SHORT = settings("training.max_steps=2", "data.validation=[]")
 
 
 def run_in_pipes(folder, *arguments, is_stdout_closed):
-    """Run the executable with a stderr that is closed after its first line; stdout may share it."""
+    """Run a command with a stderr that is closed after its first line; stdout may share it."""
     reading, writing = os.pipe()
-    with subprocess.Popen(
-        [EXECUTABLE, *arguments],
-        cwd=folder,
-        env=environment(),
-        stdout=writing if is_stdout_closed else subprocess.PIPE,
-        stderr=writing,
-    ) as process:
+    stdout = writing if is_stdout_closed else subprocess.PIPE
+    with start_fork(folder, *arguments, stdin=None, stdout=stdout, stderr=writing) as process:
         os.close(writing)
         try:
             os.read(reading, 1)

@@ -1,4 +1,4 @@
-"""Signals and a second process, sent to the real executable while it trains."""
+"""Signals and a second process, sent to the real executable, or to a fork, while it trains."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import file_sha256
 from tests.cases import quick_first
 from tests.commands import make_workplace, run_here, settings, snapshot, start
+from tests.forks import start_fork
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 RUN, STEPS = "my runs/tiny", 40
@@ -98,7 +99,7 @@ def test_a_stopped_run_is_saved_and_ends_as_if_it_had_not_been_stopped(
 
 def test_a_second_signal_leaves_at_once_and_tears_nothing(straight, tmp_path):
     make_workplace(tmp_path)
-    process = start(tmp_path, "train", "config.yaml", *LONG)
+    process = start_fork(tmp_path, "train", "config.yaml", *LONG)
     try:
         until(process, r"^step 5/")
         process.send_signal(signal.SIGSTOP)
@@ -118,7 +119,7 @@ def test_a_signal_while_the_data_is_prepared_begins_no_run_and_the_next_one_uses
     tmp_path,
 ):
     make_workplace(tmp_path)
-    process = start(tmp_path, "train", "config.yaml", *LONG)
+    process = start_fork(tmp_path, "train", "config.yaml", *LONG)
     try:
         until(process, "^the vocabulary has")
         process.send_signal(signal.SIGSTOP)
@@ -203,7 +204,7 @@ def test_ctrl_c_is_heard_while_the_tokenizer_is_trained(tmp_path):
         json.dumps([" ".join(words[at : at + 40]), "ok"]) + "\n" for at in range(0, len(words), 40)
     ]
     (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
-    process = start(
+    process = start_fork(
         tmp_path, "train", "config.yaml", *LONG, *settings("tokenizer.vocab_size=20000")
     )
     try:

@@ -29,6 +29,7 @@ from tests.faults.harness import (
     outcome,
 )
 from tests.faults.test_processes import until
+from tests.forks import start_fork
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 PLACES = (
@@ -166,7 +167,7 @@ def test_a_signal_in_an_evaluation_stops_at_once_and_the_evaluation_is_repeated(
     convo, fresh, slow_straight, tmp_path, line
 ):
     folder = copy_of(fresh, tmp_path / "work")
-    process = start(folder, "train", "config.yaml", *SLOW_EVALUATION)
+    process = start_fork(folder, "train", "config.yaml", *SLOW_EVALUATION)
     try:
         said = until(process, line)
         process.send_signal(signal.SIGTERM)
