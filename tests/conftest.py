@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
 from tests.cases import has_room_in_memory
+
+if TYPE_CHECKING:
+    from convo_cli.config.schema import RunConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Else every process of a test compiles the modules of convo again, which costs 0.4 s.
@@ -110,34 +113,34 @@ def make_encoder(spiece: bytes) -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture(scope="session")
-def make_config() -> Callable[..., Any]:
-    """A maker of configs of a tiny run; keyword arguments change single keys of a section."""
+def tiny_run(folder: Path, **changes: Any) -> RunConfig:
+    """Return the config of a tiny run; keyword arguments change single keys of a section."""
     from convo_cli.config.schema import RunConfig
 
-    def make(folder: Path, **changes: Any) -> RunConfig:
-        values: dict[str, Any] = {
-            "name": "tiny",
-            "output_dir": str(folder / "runs"),
-            "data": {
-                "train": str(SAMPLE_DATA / "valid.jsonl"),
-                "validation": str(SAMPLE_DATA / "test.jsonl"),
-            },
-            "tokenizer": {"vocab_size": 700},
-            "model": {"scratch": {"layers": 2, "width": 32, "heads": 2, "context": 128}},
-            "dialogue": {"max_length": 128},
-            "training": {"max_steps": 6, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-3},
-            "evaluation": {"every_steps": 3, "reply_dialogues": 2},
-            "generation": {"max_new_tokens": 8},
-            "logging": {"tensorboard": False, "plots": False},
-        }
-        for section, value in changes.items():
-            values[section] = (
-                {**values.get(section, {}), **value} if isinstance(value, dict) else value
-            )
-        return RunConfig.model_validate(values)
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "output_dir": str(folder / "runs"),
+        "data": {
+            "train": str(SAMPLE_DATA / "valid.jsonl"),
+            "validation": str(SAMPLE_DATA / "test.jsonl"),
+        },
+        "tokenizer": {"vocab_size": 700},
+        "model": {"scratch": {"layers": 2, "width": 32, "heads": 2, "context": 128}},
+        "dialogue": {"max_length": 128},
+        "training": {"max_steps": 6, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-3},
+        "evaluation": {"every_steps": 3, "reply_dialogues": 2},
+        "generation": {"max_new_tokens": 8},
+        "logging": {"tensorboard": False, "plots": False},
+    }
+    for section, value in changes.items():
+        values[section] = {**values.get(section, {}), **value} if isinstance(value, dict) else value
+    return RunConfig.model_validate(values)
 
-    return make
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Any]:
+    """`tiny_run`."""
+    return tiny_run
 
 
 @pytest.fixture

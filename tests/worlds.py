@@ -30,11 +30,14 @@ from convo_cli.world import World
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def train_in_world(size: int, runs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def train_in_world(
+    size: int, runs: Mapping[str, Any], folder: Path, *, seconds: int = 600
+) -> dict[str, Any]:
     """Train each config in a world of this size, and return what rank 0 saw of each run.
 
-    A run is a config, the folder of a run that is resumed, or a list of a model and data files on
-    which it is evaluated. "disturbed" is what each process saw of an error and of a stop request.
+    A run is a config; the folder of a run that is resumed, or {"resume": folder, "training":
+    changes}; or a list of a model and data files on which it is evaluated. "disturbed" is what each
+    process saw of an error and of a stop request.
     """
     folder.mkdir()
     task = folder / "task.json"
@@ -71,7 +74,7 @@ def train_in_world(size: int, runs: Mapping[str, Any], folder: Path) -> dict[str
             for rank in range(size)
         ]
     try:
-        assert [process.wait(timeout=600) for process in processes] == [0] * size
+        assert [process.wait(timeout=seconds) for process in processes] == [0] * size
     finally:
         for process in processes:
             process.kill()
@@ -203,11 +206,14 @@ def main() -> None:
             emit = reporter if world.is_first else ignore
             if isinstance(run, list):
                 reporter.record = evaluate(*run, world=world)
-            elif isinstance(run, str):
-                config = read_config(RunDirectory(Path(run)))
-                training = config.training.model_copy(update={"max_steps": 8})
+            elif isinstance(run, str) or "resume" in run:
+                known = {"resume": run, "training": {"max_steps": 8}}
+                resumed = known if isinstance(run, str) else run
+                folder = Path(resumed["resume"])
+                config = read_config(RunDirectory(folder))
+                training = config.training.model_copy(update=resumed["training"])
                 config = config.model_copy(update={"training": training})
-                resume_run(Path(run), "last", config, emit, world=world)
+                resume_run(folder, "last", config, emit, world=world)
             else:
                 start_run(RunConfig.model_validate_json(json.dumps(run)), emit, world)
             seen[name] = reporter.record

@@ -42,9 +42,9 @@ def two_cpus():
         pytest.skip("needs two CPUs")
 
 
-def _begun(folder, *arguments):
+def _begun(folder, *arguments, **env):
     """Start a run on two devices and wait for its first steps; return launcher and ranks."""
-    launcher = start(folder, *arguments, "--quiet", env=environment(OMP_NUM_THREADS="1"))
+    launcher = start(folder, *arguments, "--quiet", env=environment(OMP_NUM_THREADS="1", **env))
     log = folder / "runs" / "tiny" / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not log.exists() or log.read_text().count('"event": "step"') < 3:
@@ -119,6 +119,19 @@ def test_the_cursor_is_shown_again_after_the_live_view_is_killed(folder):
     assert launcher.wait(60) == 137
     assert output.rindex(SHOW) > output.rindex(HIDE)
     assert b"error: rank 0 on " in output[output.rindex(SHOW) :]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hung", [0, 1])
+def test_a_process_that_hangs_ends_all_with_one_error(folder, hung):
+    launcher, ranks = _begun(folder, "train", "config.yaml", *LONG, CONVO_SECONDS_TO_ANSWER="5")
+    ranks[hung].suspend()
+    _, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 137
+    error, hint = err.decode().splitlines()
+    assert error.startswith(f"error: rank {hung} on ")
+    assert hint == "hint: convo resume runs/tiny"
+    _require_gone(ranks)
 
 
 @pytest.mark.slow

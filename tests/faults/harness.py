@@ -113,7 +113,7 @@ class Zygote:
         request = self._request(home / "warm", ["train", "config.yaml", "-q"], {}, {}, None)
         # The children read FAULT_… when they arm the layer; the zygote itself is not watched.
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("zygote.py"), json.dumps(request)],
+            [sys.executable, "-m", "tests.faults.zygote", json.dumps(request)],
             env={**environment(), "LD_PRELOAD": str(layer), "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
@@ -130,13 +130,18 @@ class Zygote:
         env: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
         kill_after: float | None = None,
+        num_ranks: int | None = None,
     ) -> Ended:
-        """Run a command in a folder with `resource` limits; RLIMIT_AS adds to what is mapped."""
+        """Run a command in a folder with `resource` limits; RLIMIT_AS adds to what is mapped.
+
+        ``num_ranks`` processes are forked for its launcher, and none imports anything.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = self._request(
             folder, [str(argument) for argument in arguments], env or {}, limits or {}, kill_after
         )
+        request["num_ranks"] = num_ranks
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
@@ -160,6 +165,7 @@ class Zygote:
             "environment": dict(env),
             "limits": dict(limits),
             "kill_after": kill_after,
+            "num_ranks": None,
             "seconds": 60,
             "out": str(self._home / "out"),
             "err": str(self._home / "err"),

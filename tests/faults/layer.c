@@ -9,6 +9,7 @@
                   fail: it fails once · fail-on: it and all later ones fail ·
                   signal: send a signal just before it · signal-on: also before all later ones
      FAULT_NUMBER error number or signal
+     FAULT_PID    process that gets the signal; this one by default
      FAULT_LOG    file that gets a line for each operation: number, kind, path, new path and the size of
                   the file before it, separated by tabs
 
@@ -33,7 +34,7 @@ enum verdict { GO, FAIL, TEAR };
 static char root[PATH_MAX], kinds[256], action[16];
 static size_t root_length;
 static long count, at;
-static int chosen, log_file = -1;
+static int chosen, victim, log_file = -1;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
@@ -51,6 +52,7 @@ __attribute__((constructor)) void fault_arm(void) {
   count = 0;
   at = atol(setting("FAULT_AT"));
   chosen = atoi(setting("FAULT_NUMBER"));
+  victim = atoi(setting("FAULT_PID"));
   log_file = *setting("FAULT_LOG") ? REAL(open)(setting("FAULT_LOG"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
   root_length = strlen(root);
 }
@@ -97,7 +99,7 @@ static enum verdict judge(const char *kind, const char *path, const char *target
   }
   if (number == at && strcmp(action, "kill") == 0) die();
   if ((number == at && strcmp(action, "signal") == 0) || (number >= at && strcmp(action, "signal-on") == 0))
-    kill(getpid(), chosen);
+    kill(victim ? victim : getpid(), chosen);
   if (number == at && strcmp(action, "tear") == 0) return TEAR;
   if ((number == at && strcmp(action, "fail") == 0) || (number >= at && strcmp(action, "fail-on") == 0)) {
     errno = chosen;

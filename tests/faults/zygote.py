@@ -7,7 +7,6 @@ given as JSON in the arguments.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -17,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.faults.forked_ranks import become_convo, fork_bounded_process, fork_ranks
 
 
 def main() -> None:
@@ -51,41 +52,28 @@ def warm_up(request: dict[str, Any]) -> None:
 
 def run(request: dict[str, Any], tell: int | None = None) -> None:
     """Become the command of the request; write the names of its modules to ``tell``."""
-    code = 1
-    try:
-        signal.alarm(request["seconds"])
-        os.chdir(request["folder"])
-        os.environ.update(request["environment"])
-        sys.argv = ["convo", *request["arguments"]]
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdin = os.fdopen(0)
-        for number, name in ((1, "out"), (2, "err")):
-            file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.dup2(file, number)
-        for name, limit in request["limits"].items():
-            if name == "RLIMIT_AS":  # above what the zygote has mapped
-                num_pages = int(Path("/proc/self/statm").read_text().split()[0])
-                limit += num_pages * os.sysconf("SC_PAGE_SIZE")
-            resource.setrlimit(getattr(resource, name), (limit, limit))
-        if request["kill_after"] is not None:
-            kill_later(request["kill_after"])
-        ctypes.CDLL(None).fault_arm()
-        from convo_cli.__main__ import main as convo
-
-        convo()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except BaseException:  # noqa: BLE001 - as the interpreter does
-        sys.excepthook(*sys.exc_info())
-    finally:
-        if tell is not None:
-            os.write(tell, "\n".join(sys.modules).encode())
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
+    signal.alarm(request["seconds"])
+    os.chdir(request["folder"])
+    os.environ.update(request["environment"])
+    sys.argv = ["convo", *request["arguments"]]
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin = os.fdopen(0)
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, number)
+    for name, limit in request["limits"].items():
+        if name == "RLIMIT_AS":  # above what the zygote has mapped
+            num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit += num_pages * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    if request["kill_after"] is not None:
+        kill_later(request["kill_after"])
+    num_ranks = request["num_ranks"]
+    if num_ranks == 1:
+        fork_bounded_process()
+    elif num_ranks is not None:
+        fork_ranks(num_ranks, request["seconds"])
+    become_convo(is_watched=num_ranks in (None, 1), tell=tell)
 
 
 def kill_later(seconds: float) -> None:

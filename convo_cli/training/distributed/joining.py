@@ -24,7 +24,8 @@ from convo_cli.world import Seat, World
 
 _TO_MEET = "CONVO_SECONDS_TO_MEET"
 """Environment variable: seconds in which all processes must have started."""
-_TO_ANSWER = timedelta(minutes=10)  # of a collective, before a process counts as hung
+_TO_ANSWER = "CONVO_SECONDS_TO_ANSWER"
+"""Environment variable: seconds after which a process that does not answer counts as hung."""
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def _connect(seat: Seat, device: str) -> Store:
                 hint="lower --devices, or use --set training.device=cpu",
             )
         torch.cuda.set_device(seat.local_rank)
-    to_meet = _time_to_meet()
+    to_meet, to_answer = _seconds(_TO_MEET, 300), _seconds(_TO_ANSWER, 600)
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     try:
         if fd := os.environ.get(LISTENER):
@@ -71,7 +72,7 @@ def _connect(seat: Seat, device: str) -> Store:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
             store=PrefixStore("group", store), rank=seat.rank, world_size=seat.size,
-            timeout=_TO_ANSWER,
+            timeout=to_answer,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise UsageError(
@@ -82,10 +83,10 @@ def _connect(seat: Seat, device: str) -> Store:
     return PrefixStore("convo", store)
 
 
-def _time_to_meet() -> timedelta:
-    text = os.environ.get(_TO_MEET, "300")
+def _seconds(name: str, default: int) -> timedelta:
+    text = os.environ.get(name, str(default))
     if not (text.isdecimal() and 0 < int(text) < 1_000_000):
-        raise UsageError(f"{_TO_MEET}={text}: not a number of seconds", hint=f"{_TO_MEET}=600")
+        raise UsageError(f"{name}={text}: not a number of seconds", hint=f"{name}=600")
     return timedelta(seconds=int(text))
 
 

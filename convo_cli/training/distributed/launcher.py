@@ -155,9 +155,11 @@ class _Ranks:
         if own == 0:
             return 0
         code = codes[failed] if codes[failed] > 0 else 128 - codes[failed]
-        self._show_messages(codes)
+        is_explained = self._show_messages(codes)
         if own > 0:
             return code if own == RankLostError.exit_code else own
+        if is_explained and code == RankLostError.exit_code:  # of rank 0
+            return code
         if self.asked is not None and 128 + self.asked in (128 - own, code):
             raise StoppedError(self.asked, "stopped", hint=hint())
         ended = "was killed by" if codes[failed] < 0 else "ended with exit code"
@@ -166,13 +168,19 @@ class _Ranks:
         error.exit_code = code
         raise error
 
-    def _show_messages(self, codes: Sequence[int]) -> None:
-        """Show the traceback of a bug, and the first cause if rank 0 could not report it."""
+    def _show_messages(self, codes: Sequence[int]) -> bool:
+        """Show the traceback of a bug, and the first cause if rank 0 could not report it.
+
+        Return whether there was such a cause.
+        """
+        is_explained = False
         for rank, code in enumerate(codes[1:], 1):
             messages = self._messages(rank).read_text(errors="replace")
             is_cause = rank == self.failed and code > 0 and codes[0] < 0
+            is_explained |= is_cause and bool(messages)
             if is_cause or (code == 1 and "Traceback" in messages):
                 sys.stderr.write(messages)
+        return is_explained
 
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self.processes]

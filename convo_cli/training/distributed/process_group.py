@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -189,6 +190,14 @@ class ProcessGroup(World):
 
     def _cause(self) -> ConvoError:
         """Return the error of the process that failed first; the others confirm to be alive."""
+        causes: list[ConvoError] = []
+        # In a thread, because a question to the store of a process that hangs never returns.
+        asking = threading.Thread(target=lambda: causes.append(self._told_cause()), daemon=True)
+        asking.start()
+        asking.join(2 * _TO_CONFIRM)
+        return causes[0] if causes else self._lost([0])
+
+    def _told_cause(self) -> ConvoError:
         missing = [rank for rank in range(self.size) if rank != self.rank]
         deadline = time.monotonic() + _TO_CONFIRM
         try:
@@ -200,7 +209,10 @@ class ProcessGroup(World):
                 time.sleep(POLL)
         except RuntimeError:  # the store ended with rank 0
             missing = [0]
-        names = " and ".join(self.name(rank) for rank in missing) or "a connection"
+        return self._lost(missing)
+
+    def _lost(self, ranks: Sequence[int]) -> RankLostError:
+        names = " and ".join(map(self.name, ranks)) or "a connection"
         return RankLostError(f"{names} ended or does not answer, so the run stopped")
 
     def _failure(self) -> ConvoError | None:

@@ -14,6 +14,7 @@ from convo_cli.runs.provenance.movable import movable_config
 from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
 from convo_cli.runs.selection import Found, Which, find_checkpoint
 from convo_cli.storage.atomic import remove_leftovers, set_aside
+from convo_cli.storage.snapshot import Snapshot
 from convo_cli.training.build import Parts, build_from
 from convo_cli.training.job import is_evaluation_due
 from convo_cli.training.resume.accept import (
@@ -24,6 +25,7 @@ from convo_cli.training.resume.accept import (
 )
 from convo_cli.training.resume.horizon import resume_schedule, settings_to_continue
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
+from convo_cli.world import World
 
 _MAX_NAMED = 5
 """Maximum number of damaged lines that a message lists."""
@@ -64,16 +66,15 @@ def load_resume_point(
     require_same_config(info.config, config)
     accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
     begin("verifying the checkpoint", emit)
-    with inputs.world.after_first():
-        found = find_checkpoint(run, which, config.evaluation.metric)
-        fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
-        if fork is not None:
-            require_new(fork)
-        if inputs.world.is_first:
-            _pass_over_damaged(run, found, fork, emit)
-            if fork is None:
-                remove_leftovers(run.path)
-                remove_leftovers(run.checkpoints, below=run.path)
+    found = _find_together(run, which, config.evaluation.metric, inputs.world)
+    fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
+    if fork is not None:
+        require_new(fork)
+    if inputs.world.is_first:
+        _pass_over_damaged(run, found, fork, emit)
+        if fork is None:
+            remove_leftovers(run.path)
+            remove_leftovers(run.checkpoints, below=run.path)
     parts, state = build_from(found.path, info, inputs)
     found.files.require_unchanged()
     if state.run_id != info.run_id:
@@ -107,6 +108,19 @@ def load_resume_point(
     elif accepted.test != info.test:
         info = with_other_test_data(info, accepted, now, step=found.step, emit=emit)
     return ResumePoint(found, fork, info, parts, state, evaluations, notices, reason)
+
+
+def _find_together(run: RunDirectory, which: Which, metric: str, world: World) -> Found:
+    """Find the checkpoint in rank 0, which verifies it for all processes."""
+    found = world.first_alone(lambda: find_checkpoint(run, which, metric))
+    chosen = world.gather(None if found is None else [found.step, *found.later])[0]
+    assert chosen is not None, "rank 0 found it, or its error ended all"
+    if found is None:
+        path = run.checkpoint(chosen[0])
+        found = Found(path, chosen[0], Snapshot.of(path), (), tuple(chosen[1:]))
+    # Rank 0 compares its snapshot after this, so all have the files that it verified.
+    world.gather(None)
+    return found
 
 
 def _pass_over_damaged(

@@ -40,6 +40,13 @@ def test_the_message_of_the_first_cause_is_shown_if_rank_0_could_not_report_it(t
     assert capsys.readouterr().err == "error: disk full\n"
 
 
+def test_the_loss_of_rank_0_that_another_process_reports_is_the_only_message(tmp_path, capsys):
+    messages = "error: rank 0 on here ended or does not answer\n"
+    ranks = _ended(tmp_path, -signal.SIGKILL, 137, failed=1, messages=messages)
+    assert ranks.outcome(str) == 137
+    assert capsys.readouterr().err == messages
+
+
 def test_messages_of_other_processes_are_not_repeated(tmp_path, capsys):
     assert _ended(tmp_path, 7, 7, failed=1, messages="error: disk full\n").outcome(str) == 7
     assert capsys.readouterr().err == ""

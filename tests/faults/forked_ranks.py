@@ -1,0 +1,181 @@
+"""Processes that are forked, not started: the ranks of a world, and the process for foreign files.
+
+An import of torch or transformers costs more than all the rest of a tiny run. The ranks are forked
+before the launcher begins, so they know nothing of it, and wait for their arguments, environment
+and open files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+_FREE = 200  # numbers from here on are not those of passed files
+
+
+def fork_ranks(count: int, seconds: int) -> None:
+    """Fork idle ranks and let the launcher of this process use them.
+
+    The fault layer watches rank FAULT_RANK; its signals go to rank FAULT_VICTIM.
+    """
+    idle: list[tuple[int, socket.socket]] = []
+    for _ in range(count):
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            for _, other in idle:
+                other.close()
+            own.close()
+            _become_rank(its, seconds)
+        its.close()
+        idle.append((pid, own))
+    from convo_cli.training.distributed import launcher
+
+    os.environ["FAULT_PIDS"] = " ".join(str(pid) for pid, _ in idle)
+    waiting = iter(idle)
+
+    def popen(*arguments: Any, **options: Any) -> ForkedRank:
+        return ForkedRank(*next(waiting), *arguments, **options)
+
+    launcher.subprocess = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+
+
+def fork_bounded_process() -> None:
+    """Fork the process for foreign files, which waits for requests, and let the client use it."""
+    from convo_cli.text.bounded import client, process
+
+    requests, answers = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(requests[0], 0)
+        os.dup2(answers[1], 1)
+        for file in (*requests, *answers):
+            os.close(file)
+        # It may use the torch that it has already.
+        process.sys = SimpleNamespace(platform=sys.platform, modules={})  # type: ignore[assignment]
+        process.main()
+        os._exit(0)
+    os.close(requests[0])
+    os.close(answers[1])
+
+    class Forked(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.args, self.pid, self.returncode = [], pid, None
+            self.stdin, self.stdout = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
+            self.stderr = self._input = None
+            self._child_created, self._communication_started = True, False
+            self._waitpid_lock, self._sigint_wait_secs = threading.Lock(), 0
+
+    client.subprocess = SimpleNamespace(  # type: ignore[assignment]
+        Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+    )
+
+
+class ForkedRank:
+    """A rank, with the methods of `subprocess.Popen` that the launcher uses."""
+
+    def __init__(
+        self,
+        pid: int,
+        channel: socket.socket,
+        arguments: list[str],
+        *,
+        env: dict[str, str],
+        pass_fds: tuple[int, ...],
+        start_new_session: bool,
+        **streams: Any,
+    ) -> None:
+        assert start_new_session
+        self.pid = pid
+        self._code: int | None = None
+        files = [_file_of(streams[name], number) for number, name in enumerate(_STREAMS)]
+        task = {"arguments": arguments[3:], "environment": env, "files": [0, 1, 2, *pass_fds]}
+        socket.send_fds(channel, [json.dumps(task).encode()], [*files, *pass_fds])
+        channel.close()
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def wait(self) -> int | None:
+        return self.poll(0)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def _file_of(stream: Any, number: int) -> int:
+    if stream is None:
+        return number
+    if stream == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_RDWR)
+    return int(stream.fileno())
+
+
+def _become_rank(channel: socket.socket, seconds: int) -> None:
+    text, files, _, _ = socket.recv_fds(channel, 1 << 20, 16)
+    if not text:  # the launcher ended without this rank
+        os._exit(0)
+    channel.close()
+    signal.alarm(seconds)
+    os.setsid()
+    task = json.loads(text)
+    for file, number in zip(
+        [fcntl.fcntl(file, fcntl.F_DUPFD, _FREE) for file in files], task["files"], strict=True
+    ):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    sys.argv = ["convo", *task["arguments"]]
+    fork_bounded_process()
+    become_convo(is_watched=os.environ["RANK"] == os.environ.get("FAULT_RANK"))
+
+
+def become_convo(*, is_watched: bool, tell: int | None = None) -> None:
+    """Run the command in sys.argv and end this process with its exit code.
+
+    The names of its modules are written to ``tell``.
+    """
+    code = 1
+    try:
+        if is_watched:
+            pids = os.environ.get("FAULT_PIDS", "").split()
+            if pids:
+                os.environ["FAULT_PID"] = pids[int(os.environ["FAULT_VICTIM"])]
+            ctypes.CDLL(None).fault_arm()
+        from convo_cli.__main__ import main as convo
+
+        convo()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        sys.excepthook(*sys.exc_info())
+    finally:
+        if tell is not None:
+            os.write(tell, "\n".join(sys.modules).encode())
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
