@@ -207,7 +207,7 @@ def main() -> None:
             if isinstance(run, list):
                 reporter.record = evaluate(*run, world=world)
             elif isinstance(run, str) or "resume" in run:
-                known = {"resume": run, "training": {"max_steps": 8}}
+                known: dict[str, Any] = {"resume": run, "training": {"max_steps": 8}}
                 resumed = known if isinstance(run, str) else run
                 folder = Path(resumed["resume"])
                 config = read_config(RunDirectory(folder))

@@ -19,9 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.sealed import verify_directory
 from tests.commands import settings
@@ -36,6 +34,7 @@ from tests.faults.harness import (
     report_on,
     sample,
 )
+from tests.worlds import weights
 
 TRAIN = [
     "train", "config.yaml", "-q", "--devices", 2,
@@ -65,11 +64,6 @@ def one_step(convo: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return make
 
 
-def weights(folder: Path) -> Weights:
-    path = RunDirectory(folder / RUN).checkpoint(2)
-    return {name: t for file in tensor_files(path, "model") for name, t in load_file(file).items()}
-
-
 def check_whole(folder: Path) -> None:
     run = RunDirectory(folder / RUN)
     assert 1 in run.checkpoint_steps()
@@ -89,7 +83,7 @@ def check_resume(convo: Zygote, folder: Path, num_ranks: int, expected: Weights)
     ended = convo(folder, *GO_ON, "--devices", num_ranks, num_ranks=num_ranks)
     assert ended.code == 0, ended
     check_whole(folder)
-    found = weights(folder)
+    found = weights(folder / RUN, 2)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         far = torch.linalg.vector_norm(found[name] - tensor)
@@ -115,7 +109,7 @@ def fail_at_each(
     ranks = {"FAULT_RANK": str(at), "FAULT_VICTIM": str(victim)}
     whole = copy_of(base, tmp_path / "whole")
     assert convo(whole, *GO_ON, env={**fault(whole / RUN), **ranks}, num_ranks=2).code == 0
-    expected, chosen = weights(whole), operations(whole / RUN)
+    expected, chosen = weights(whole / RUN, 2), operations(whole / RUN)
     print(f"{len(chosen)} operations")
     if SAMPLED:
         chosen = sample(chosen, SAMPLED)

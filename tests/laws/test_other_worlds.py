@@ -11,12 +11,9 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.directory import RunDirectory
-from convo_cli.storage.sealed import verify_directory
-from tests.worlds import train_alone, train_in_world
+from tests.worlds import train_alone, train_in_world, weights
 
 pytestmark = pytest.mark.slow  # four worlds start, of up to four processes
 
@@ -32,12 +29,6 @@ def _config(make_config, folder, max_steps, sharding="none"):
         folder, model={"scratch": SIZE}, training=training, data={"validation": []},
         checkpoints=checkpoints,
     )  # fmt: skip
-
-
-def _weights(run, step):
-    path = run.checkpoint(step)
-    verify_directory(path)
-    return {name: t for file in tensor_files(path, "model") for name, t in load_file(file).items()}
 
 
 def test_a_run_of_many_worlds_is_that_of_one(make_config, tmp_path):
@@ -59,7 +50,7 @@ def test_a_run_of_many_worlds_is_that_of_one(make_config, tmp_path):
         assert math.isclose(loss, loss_2, rel_tol=1e-5)
         assert math.isclose(norm, norm_2, rel_tol=1e-5)
     for step in range(2, 11, 2):
-        one, other = _weights(straight, step), _weights(run, step)
+        one, other = weights(straight.path, step), weights(run.path, step)
         assert one.keys() == other.keys()
         for name, tensor in one.items():
             difference = torch.linalg.vector_norm(tensor - other[name])

@@ -23,15 +23,16 @@ from torch.distributed.tensor import DTensor
 
 from convo_cli.errors import ConvoError, RankLostError, StoppedError
 from convo_cli.training.distributed.error_records import as_error, as_record
+from convo_cli.training.distributed.gradients import sum_in_buckets
 from convo_cli.world import Seat, Tally, World
 
 T = TypeVar("T")
 
 _TO_CONFIRM = 2.0  # seconds in which the other processes confirm that they are alive
+_TO_TELL = 2 * _TO_CONFIRM  # seconds in which the store answers
 POLL = 0.05  # seconds between two looks at the store
 _FAILED = "failed"
 _GLOO = "gloo/transport/"  # gloo raises RuntimeError with the path of its source file
-_TOGETHER = 1 << 22  # elements of gradients that are summed at once, 16 MiB; larger ones go alone
 
 
 class ProcessGroup(World):
@@ -84,15 +85,7 @@ class ProcessGroup(World):
             if count:
                 gradients.append(parameter.grad)
         with self._together():
-            for bucket in _buckets(gradients):
-                if len(bucket) == 1 and bucket[0].is_contiguous():
-                    dist.all_reduce(bucket[0])
-                    continue
-                flat = torch.cat([gradient.flatten() for gradient in bucket])
-                dist.all_reduce(flat)
-                parts = flat.split([gradient.numel() for gradient in bucket])
-                for gradient, part in zip(bucket, parts, strict=True):
-                    gradient.copy_(part.view_as(gradient))
+            sum_in_buckets(gradients)
 
     def share_weights(self, tensors: Iterable[Any]) -> None:
         with self._together(), torch.no_grad():
@@ -194,7 +187,7 @@ class ProcessGroup(World):
         # In a thread, because a question to the store of a process that hangs never returns.
         asking = threading.Thread(target=lambda: causes.append(self._told_cause()), daemon=True)
         asking.start()
-        asking.join(2 * _TO_CONFIRM)
+        asking.join(_TO_TELL)
         return causes[0] if causes else self._lost([0])
 
     def _told_cause(self) -> ConvoError:
@@ -236,17 +229,3 @@ class _SharedTally(Tally):
     def add(self, amount: int = 0) -> int:
         with self._group._together():
             return self._store.add(self._key, amount)
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield gradients in groups that are summed at once: many small ones, or a large one."""
-    bucket: list[Tensor] = []
-    size = 0
-    for gradient in gradients:
-        if bucket and size + gradient.numel() > _TOGETHER:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += gradient.numel()
-    if bucket:
-        yield bucket

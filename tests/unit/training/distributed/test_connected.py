@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch.distributed as dist
 
@@ -35,6 +37,17 @@ def test_a_failure_to_end_the_group_fails_no_run(group, monkeypatch):
     monkeypatch.setattr(dist, "destroy_process_group", fail)
     group._store.set("left/1", "")
     group.leave()
+
+
+def test_a_store_that_never_answers_is_that_of_rank_0(group, monkeypatch):
+    class Hung:
+        def set(self, key, value):
+            threading.Event().wait()
+
+    monkeypatch.setattr(process_group, "_TO_TELL", 0.05)
+    group.rank, group._store = 1, Hung()
+    with pytest.raises(RankLostError, match="rank 0 ended or does not answer"), group.connected():
+        raise dist.DistBackendError("timed out")
 
 
 def test_another_error_stays(group):
