@@ -17,6 +17,7 @@ from convo_cli.config.places import KeyPath, Problem
 from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.data.reader import check_source
 from convo_cli.errors import ConfigError, ModelNotFoundError, UsageError
+from convo_cli.model.adapters.peft_package import INSTALL, MISSING, is_peft_installed
 
 
 def require_paths(located: LocatedConfig) -> RunConfig:
@@ -24,7 +25,7 @@ def require_paths(located: LocatedConfig) -> RunConfig:
 
     A single ConfigError lists every path that cannot be read.
     """
-    problems = [*_data_problems(located), *_model_problems(located)]
+    problems = [*_data_problems(located), *_model_problems(located), *_adapter_problems(located)]
     if len(problems) == 1:
         raise _error(*problems)
     if problems:
@@ -45,12 +46,14 @@ def placing_missing_model(located: LocatedConfig | None) -> Iterator[None]:
 
 
 def require_data_of_run(located: LocatedConfig) -> None:
-    """Raise ConfigError for a data file of a run that cannot be read."""
+    """Raise ConfigError for a data file of a run that cannot be read, or for missing peft."""
     for problem in _data_problems(located):
         hint = problem.hint
         if not problem.place.is_option and problem.message.endswith("does not exist"):
             hint = f"the run stores data paths relative to itself; add --set {problem.key}=PATH"
         raise _error(replace(problem, hint=hint))
+    for problem in _adapter_problems(located):
+        raise _error(problem)
 
 
 def _error(problem: Problem) -> ConfigError:
@@ -69,6 +72,11 @@ def _model_problems(located: LocatedConfig) -> Iterator[Problem]:
     source = located.config.model.pretrained
     if source is not None:
         yield from _problems(located, ("model", "pretrained"), partial(require_pretrained, source))
+
+
+def _adapter_problems(located: LocatedConfig) -> Iterator[Problem]:
+    if located.config.model.lora is not None and not is_peft_installed():
+        yield located.problem(("model", "lora"), MISSING, INSTALL)
 
 
 def _problems(

@@ -28,6 +28,7 @@ LongTurns = Literal["refuse", "split", "drop"]
 Packing = Literal["auto", "on", "off"]
 Sharding = Literal["auto", "none", "full"]
 Reasoning = Literal["keep", "drop"]
+_MODULE = re.compile(r"[A-Za-z_]\w{0,99}(\.\w{1,99}){0,20}", re.ASCII)
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _BILLION = 1_000_000_000
 """Largest number of steps, tokens or dialogues; no run needs more."""
@@ -67,10 +68,26 @@ def _devices(value: Any) -> Any:
     )
 
 
+def _modules(value: Any) -> Any:
+    """Turn the list of a config into a tuple; refuse what names no modules of a model."""
+    names = [value] if isinstance(value, str) else value
+    if value != "auto" and not (
+        isinstance(names, list | tuple)
+        and names
+        and all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names)
+    ):
+        raise ValueError(
+            f"found {json.dumps(value, default=str)[:60]}; allowed: a list of names such as "
+            "[q_proj, v_proj], or auto"
+        )
+    return value if value == "auto" else tuple(dict.fromkeys(names))
+
+
 Devices = Annotated[int | tuple[int, ...] | Literal["auto"], BeforeValidator(_devices)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
 Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
+ModuleNames = Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_modules)]
 ColumnPath = Annotated[str, AfterValidator(check_path)]
 """The path of a value in a line of data, as `column_paths` defines it."""
 
@@ -306,6 +323,18 @@ class ScratchConfig(Section):
         return self
 
 
+class LoraSettings(Section):
+    rank: int = Field(16, ge=1, le=4096)
+    """Rank of an update: each adapted matrix gets two matrices with this inner size."""
+    alpha: int = Field(32, ge=1, le=1_000_000)
+    """Scale of the updates: the product of the two matrices counts alpha / rank times."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Dropout of the input of the updates."""
+    target_modules: ModuleNames = "auto"
+    """Matrices to adapt, by the last part of their names, such as [q_proj, v_proj]; auto: all
+    matrices of the blocks."""
+
+
 class ModelConfig(Section):
     pretrained: PathText | None = Field(None, min_length=1)
     """Model to start from: a Hugging Face folder or hub id; null: a new model (model.scratch)."""
@@ -313,6 +342,9 @@ class ModelConfig(Section):
     """Branch, tag or commit of the hub id; null: the default branch."""
     scratch: ScratchConfig | None = None
     """Size of a new GPT-2; null: the pretrained model (model.pretrained)."""
+    lora: LoraSettings | None = None
+    """Train small updates (LoRA) beside the weights of the pretrained model, which stay as they
+    are; null: train all weights. Needs convo-cli[adapters]."""
 
     @property
     def origin(self) -> PretrainedModel | ScratchConfig:
@@ -328,6 +360,11 @@ class ModelConfig(Section):
         origin = self.origin
         if self.revision is not None and not isinstance(origin, PretrainedModel):
             raise ValueError("model.revision needs model.pretrained")
+        if self.lora is not None and not isinstance(origin, PretrainedModel):
+            raise ValueError(
+                "model.lora needs model.pretrained (the weights of a new model are random, and "
+                "LoRA does not train them)"
+            )
         return self
 
 

@@ -18,6 +18,10 @@ _OTHER_NAMES = {
     "model.scratch.width": "n_embd hidden_size d_model dim embed_dim",
     "model.scratch.heads": "n_head n_heads num_heads num_attention_heads",
     "model.scratch.context": "n_positions n_ctx context_length max_position_embeddings",
+    "model.lora.rank": "lora_r lora_rank",
+    "model.lora.alpha": "lora_alpha",
+    "model.lora.dropout": "lora_dropout",
+    "model.lora.target_modules": "lora_target lora_target_modules",
     "dialogue.template": "chat_template prompt_template",
     "dialogue.user_turns_until": "train_user_turn_mask_step",
     "dialogue.max_length": "max_len max_seq_length max_seq_len seq_len seq_length block_size "

@@ -7,17 +7,23 @@ that the programs of the format reply from them like the checkpoint, before the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convo_cli import __version__
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.events import Emit, Notice
 from convo_cli.export.proof import Receipt
+from convo_cli.model.adapters.adapter_files import holds_adapter
+from convo_cli.model.adapters.lora import adapter_of, merge_adapter
+from convo_cli.model.create import num_embeddings
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
-from convo_cli.model.loading import load_model
+from convo_cli.model.loading import load_model, save_model
 from convo_cli.model.open import generation_defaults
 from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.loaded import LoadedCheckpoint, find_loaded
@@ -25,10 +31,14 @@ from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_
 from convo_cli.runs.opening import load_from
 from convo_cli.runs.selection import Which
 from convo_cli.storage.atomic import make_directory, publish_directory, require_space
+from convo_cli.storage.foreign_files import ADAPTER_BASE, ADAPTER_CONFIG, ADAPTER_TENSORS
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.spiece.piece_model import find_spiece, read_spiece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CARD_FILE = "README.md"
 TEMPLATE_FILE = "chat_template.jinja"
@@ -43,6 +53,7 @@ _REPLACED = {
     CARD_FILE,
     MANIFEST_FILE,
     STATE_FILE,
+    ADAPTER_BASE,
 }
 _MARGIN = 2**20  # bytes, for the card and the manifest
 _MAX_NAMES = 5
@@ -58,6 +69,8 @@ class Format:
     verify: Callable[[Path, Generator, Emit], Receipt]
     """Compare replies of that folder with those of the model; CheckpointError if they differ."""
     card: str
+    merges: bool = True
+    """An adapter is merged into its base first; else only an adapter can be exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,15 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
         emit(Notice(loaded.describe(is_selected=folder != source)))
     present = sorted(folder.iterdir())
     spiece = find_spiece(folder)
-    exported = _EXPORTED | weight_files(folder) | ({spiece.name} if spiece else set())
+    has_adapter = holds_adapter(folder)
+    if not (form.merges or has_adapter):
+        raise UsageError(
+            f"--format adapter exports the adapter of a run with model.lora, but {folder} holds a "
+            "whole model",
+            hint="leave out --format",
+        )
+    weights = {ADAPTER_CONFIG, ADAPTER_TENSORS} if has_adapter else weight_files(folder)
+    exported = _EXPORTED | weights | ({spiece.name} if spiece else set())
     files = [file for file in present if file.name in exported]
     encoder = load_encoder(folder)
     for file in files:
@@ -100,7 +121,7 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
             )
     if spiece and not read_spiece(folder, str(folder)):
         files.remove(spiece)  # of another format
-    original = Generator(load_model(str(folder)), encoder)
+    original = Generator(load_model(str(folder)), encoder, folder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
     optimizer = folder.glob("optimizer*.safetensors*")
     expected = {*files, *optimizer, *(folder / name for name in _REPLACED)}
@@ -109,7 +130,11 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
-        form.write(files, original, aside, emit)
+        if has_adapter and form.merges:
+            with _merged(files, original, aside) as (whole, merged):
+                form.write(whole, merged, aside, emit)
+        else:
+            form.write(files, original, aside, emit)
         opened.require_unchanged()
         card = form.card.format(
             name=as_markdown(out.resolve().name),
@@ -117,6 +142,8 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
             template=encoder.template.name,
             stop=as_code(encoder.template.stop_tokens[0]),
             max_length=encoder.max_length,
+            base=described_base(original.model),
+            num_embeddings=num_embeddings(original.model),
         )
         (aside / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
         emit(Notice("export: comparing replies in plain transformers with the checkpoint's"))
@@ -124,10 +151,42 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
 
     if not out.parent.exists():
         make_directory(out.parent)
-    require_space(out, sum(file.stat().st_size for file in files) + _MARGIN)
+    size = sum(file.stat().st_size for file in files)
+    if has_adapter and form.merges:
+        size += 2 * original.model.get_memory_footprint()  # also merged, before it is copied
+    require_space(out, size + _MARGIN)
     publish_directory(out, fill)
     written = tuple(sorted(path.name for path in out.iterdir()))
     return Exported(folder, loaded, out, written, receipts[0])
+
+
+@contextmanager
+def _merged(
+    files: Sequence[Path], original: Generator, aside: Path
+) -> Iterator[tuple[list[Path], Generator]]:
+    """Yield the files and the model of a checkpoint whose adapter is merged into its base."""
+    folder = original.folder
+    assert folder is not None, "an export has a source"
+    model = load_model(str(folder))
+    merge_adapter(model)
+    whole = aside / "merged"
+    whole.mkdir()
+    save_model(model, whole)
+    kept = [file for file in files if file.name not in (ADAPTER_CONFIG, ADAPTER_TENSORS)]
+    written = [file for file in whole.iterdir() if file.name not in _REPLACED]
+    yield [*kept, *written], Generator(model, original.encoder)
+    shutil.rmtree(whole)
+
+
+def described_base(model: PreTrainedModel) -> str:
+    """Return the base of an adapter for the model card: its hub id, or else the hashes of files."""
+    if (adapter := adapter_of(model)) is None:
+        return ""
+    base = adapter.base
+    if base.commit is not None:
+        return f"{as_code(base.source)} at commit {as_code(base.commit)}"
+    files = (f"{as_code(name)} {digest}" for name, digest in sorted(base.sha256.items()))
+    return "the model with these files (SHA-256): " + ", ".join(files)
 
 
 def _names(names: Iterable[str]) -> str:

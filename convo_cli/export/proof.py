@@ -100,15 +100,21 @@ class Comparison:
 
 
 def verify_export(
-    folder: Path, original: Generator, probes: Sequence[Sequence[Turn]] = _PROBES
+    folder: Path,
+    original: Generator,
+    probes: Sequence[Sequence[Turn]] = _PROBES,
+    *,
+    model: Any = None,
 ) -> Receipt:
     """Compare prompts and greedy replies, id by id; CheckpointError names the first difference.
 
     Probes that do not fit the model's window are left out; at least one must fit.
+
+    ``model`` is that of the folder, if another program than transformers loads it.
     """
     comparison = Comparison(original, probes)
     tokenizer = load_pretrained_tokenizer(str(folder))
-    model: Any = load_model(str(folder)).eval()
+    model = (model or load_model(str(folder))).eval()
     stated = json.loads((folder / "generation_config.json").read_bytes())
     # All of the generation config, as other programs read it.
     model.generation_config = type(model.generation_config).from_dict(stated)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from convo_cli.model.adapters.lora import plain_module
 from convo_cli.model.batches.loss import Batch
 from convo_cli.runs.provenance.execution import ResolvedPrecision
 
@@ -28,8 +29,9 @@ _PEAKS = {
 class FlopCounter:
     """Counts floating-point operations of forward and backward, as in model FLOPs utilisation.
 
-    Six per weight of the body and token, six per element of the vocabulary matrix and target, and
-    attention over the causal half of its square. Operations on padding are waste and do not count.
+    Six per weight of the body and token (four if it is frozen), as many per element of the
+    vocabulary matrix and target, and attention over the causal half of its square. Operations on
+    padding are waste and do not count.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -38,11 +40,11 @@ class FlopCounter:
             for module in model.modules()
             if isinstance(module, torch.nn.Embedding)
         }
-        head = model.get_output_embeddings()
-        self._head = head.weight.numel() if isinstance(head, torch.nn.Linear) else 0
+        head = plain_module(model.get_output_embeddings())
+        self._head = _operations(head.weight) if isinstance(head, torch.nn.Linear) else 0
         apart = embeddings | ({id(head.weight)} if self._head else set())
         body = (p for p in model.parameters() if p.ndim >= 2 and id(p) not in apart)
-        self._body = sum(p.numel() for p in body)
+        self._body = sum(map(_operations, body))
         config = model.config.get_text_config()
         self._attention: int = 6 * config.num_hidden_layers * config.hidden_size
 
@@ -50,7 +52,12 @@ class FlopCounter:
         """Return the operations for one batch."""
         squares = float((batch.lengths**2).sum())
         matrices = self._body * batch.num_tokens + self._head * batch.num_targets
-        return float(6 * matrices + self._attention * squares)
+        return float(matrices + self._attention * squares)
+
+
+def _operations(weight: torch.Tensor) -> int:
+    """Return the operations of one input: forward, its gradient, and that of a trained weight."""
+    return (6 if weight.requires_grad else 4) * weight.numel()
 
 
 def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float | None:

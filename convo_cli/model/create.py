@@ -9,6 +9,7 @@ import torch
 from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError, ModelError
+from convo_cli.model.adapters.lora import plain_module
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.wording import counted
@@ -50,8 +51,7 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
 
     New rows are drawn around the mean of the old ones, so a new token starts as an average one.
     """
-    embeddings: Any = model.get_input_embeddings()
-    rows: int = embeddings.weight.shape[0]
+    rows = num_embeddings(model)
     if vocab_size <= rows:
         return 0
     torch.manual_seed(seed)
@@ -59,13 +59,18 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:
     return vocab_size - rows
 
 
+def num_embeddings(model: PreTrainedModel) -> int:
+    """Return the number of rows of the input embeddings."""
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.weight.shape[0])
+
+
 def require_rows(model: PreTrainedModel, encoder: DialogueEncoder, source: str) -> None:
     """Raise ModelError if the model has no embedding for a token that its chat template writes.
 
     Also if the template refuses a plain dialogue.
     """
-    embeddings: Any = model.get_input_embeddings()
-    rows: int = embeddings.weight.shape[0]
+    rows = num_embeddings(model)
     try:
         ids = encoder.render_ids(_PROBE)
     except DataError as error:
@@ -114,7 +119,7 @@ def train_every_row(model: PreTrainedModel) -> None:
     Resizing the vocabulary changes which row that is (LLaMA's -1 is the last one), so a resumed run
     would train other rows.
     """
-    embeddings: Any = model.get_input_embeddings()
+    embeddings: Any = plain_module(model.get_input_embeddings())
     embeddings.padding_idx = None
 
 

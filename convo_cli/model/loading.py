@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 
+from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import ModelError, first_line
+from convo_cli.model.adapters.adapter_files import (
+    find_base,
+    holds_adapter,
+    read_adapter,
+    write_adapter,
+)
+from convo_cli.model.adapters.lora import adapter_of, adapter_tensors, load_adapter
 from convo_cli.model.decoding.sampling_defaults import read_generation_config
 from convo_cli.model.sizes import UNREADABLE_HINT, require_sizes, shape
 from convo_cli.runs.model_folder import require_model_folder
-from convo_cli.storage.foreign_files import CODE, remove_foreign_entries, without_keys
+from convo_cli.storage.foreign_files import (
+    ADAPTER_TENSORS,
+    CODE,
+    remove_foreign_entries,
+    require_harmless,
+    without_keys,
+)
 from convo_cli.text.tokenizers.hub import find_folder
 from convo_cli.wording import counted
 
@@ -21,12 +36,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
+def load_model(
+    source: str, revision: str | None = None, *, base: PretrainedModel | None = None
+) -> PreTrainedModel:
     """Load a causal LM in fp32 from safetensors; every weight comes from the files and is finite.
 
-    ModelError names the file or tensor and the problem.
+    A checkpoint of convo that holds an adapter is loaded on top of its base, which may have been
+    moved to the place ``base``. ModelError names the file or tensor and the problem.
     """
     folder = find_folder(source, revision)
+    if holds_adapter(folder):
+        return _load_adapted(folder, base)
     require_model_folder(folder)
     require_sizes(folder, source)
     from transformers import AutoModelForCausalLM
@@ -60,8 +80,25 @@ def load_model(source: str, revision: str | None = None) -> PreTrainedModel:
     return model
 
 
+def _load_adapted(folder: Path, given: PretrainedModel | None) -> PreTrainedModel:
+    require_harmless(folder)
+    files = find_base(folder, read_adapter(folder).base, given)
+    model = load_model(str(files.path))
+    files.require_unchanged()
+    load_adapter(model, folder)
+    if stated := read_generation_config(folder):
+        model.generation_config = stated
+    return model
+
+
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """Write config.json, generation_config.json and model.safetensors."""
+    """Write config.json, generation_config.json and model.safetensors; of an adapter, its files."""
+    if adapter := adapter_of(model):
+        write_adapter(adapter, folder)
+        save_file(adapter_tensors(model), folder / ADAPTER_TENSORS, metadata={"format": "pt"})
+        model.generation_config.save_pretrained(folder)
+        remove_foreign_entries(folder)
+        return
     with _no_bars():
         model.save_pretrained(folder)
     remove_foreign_entries(folder)

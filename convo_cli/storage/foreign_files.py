@@ -26,6 +26,10 @@ MAX_INDEX_BYTES = 2**25
 TEXT_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
 """Suffixes of files that are read at once."""
 INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_TENSORS = "adapter_model.safetensors"
+ADAPTER_BASE = "base_model.json"
+"""The base of an adapter, in a checkpoint of convo."""
 _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 """Names of files that transformers prefers to model.safetensors."""
 _TEMPLATES = "additional_chat_templates"

@@ -21,7 +21,13 @@ from convo_cli.storage.converters import (
     free_name,
 )
 from convo_cli.storage.files import read_file
-from convo_cli.storage.foreign_files import INDEX, MAX_CONFIG_BYTES, json_entries
+from convo_cli.storage.foreign_files import (
+    ADAPTER_BASE,
+    ADAPTER_CONFIG,
+    INDEX,
+    MAX_CONFIG_BYTES,
+    json_entries,
+)
 from convo_cli.wording import on_one_line, quoted
 
 QUANTIZED = {"quantization_config", "compression_config"}
@@ -30,7 +36,6 @@ QUANTIZED = {"quantization_config", "compression_config"}
 MLX writes a "quantization" at the top.
 """
 
-_ADAPTER = "adapter_config.json"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _HEAD_BYTES = 100
 _GGUF = (b"GGUF", b"lmgg", b"fmgg", b"tjgg")  # llama.cpp's form, and the older ones before it
@@ -73,7 +78,7 @@ def require_no_other_form(path: Path) -> None:
         if _is_gguf(path):
             raise _gguf(path, path)
         return
-    if (path / _ADAPTER).is_file():  # with peft installed, transformers would open it too
+    if (path / ADAPTER_CONFIG).is_file():  # with peft installed, transformers would open it too
         raise _adapter(path)
     for name in ("config.json", INDEX, "model.safetensors"):
         if _head(path / name).startswith(_LFS):
@@ -146,17 +151,21 @@ def _require_language_model(folder: Path) -> None:
 
 
 def _adapter(folder: Path) -> ModelError:
-    config = _json(folder / _ADAPTER)
+    config = _json(folder / ADAPTER_CONFIG)
     base, kind = config.get("base_model_name_or_path"), config.get("peft_type", "LORA")
     of_base = f" of {_shown(base)}" if isinstance(base, str) and base else ""
-    if kind not in _MERGED:
+    if (folder / ADAPTER_BASE).is_file():
+        merged = typeable(free_name(folder, "merged"))
+        hint = f"merge it into its model: convo export {typeable(folder)} {merged}"
+    elif kind not in _MERGED:
         hint = f"adapters of type {_shown(kind)} cannot be merged; give a whole model"
     else:
         model = base if isinstance(base, str) and base else "BASE"
         merged = conversion(ADAPTER_SCRIPT, folder, model, free_name(folder, "merged"))
         hint = f"merge it into its model (pip install peft); {merged}"
     return ModelError(
-        f"{folder}: an adapter{of_base}, but convo needs a whole model ({_ADAPTER})", hint=hint
+        f"{folder}: an adapter{of_base}, but convo needs a whole model ({ADAPTER_CONFIG})",
+        hint=hint,
     )
 
 

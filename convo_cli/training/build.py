@@ -12,6 +12,7 @@ from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig, S
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.training_facts import TrainingFacts
 from convo_cli.events import Emit, Notice, begin
+from convo_cli.model.adapters.creation import add_adapter
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import require_context
@@ -98,8 +99,8 @@ def settle_base_model(
     return config, files, before
 
 
-def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
-    """Build the parts and the state of a new run."""
+def build_new(inputs: Inputs, base_model: BaseModelFiles | None = None) -> tuple[Parts, TrainState]:
+    """Build the parts and the state of a new run; ``base_model`` is that of an adapter."""
     config, emit = inputs.config, inputs.emit
     machine = choose_machine(None, config, emit, inputs.world)
     with inputs.world.after_first():
@@ -119,6 +120,11 @@ def build_new(inputs: Inputs) -> tuple[Parts, TrainState]:
                     f"{counted(text.num_new_tokens, 'new token')}"
                 )
             )
+        if config.model.lora is not None and base_model is not None:
+            add_adapter(
+                model, config.model.lora, base_model, text.encoder,
+                num_added=added, seed=config.seed, emit=emit,
+            )  # fmt: skip
     parts = _assemble(inputs, _Beginning(text.encoder, text.spiece, data, model, machine))
     return parts, _new_state(parts)
 
@@ -134,7 +140,9 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
     with inputs.world.after_first():
         data = prepare_data(inputs, encoder)
     begin("loading the checkpoint", inputs.emit)
-    model = load_checkpoint_model(checkpoint)
+    origin = inputs.config.model.origin
+    base = origin if isinstance(origin, PretrainedModel) else None
+    model = load_checkpoint_model(checkpoint, base)
     progress = read_state(checkpoint).progress
     parts = _assemble(
         inputs,

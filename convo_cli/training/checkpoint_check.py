@@ -11,6 +11,9 @@ import torch
 from safetensors import safe_open
 
 from convo_cli.errors import ModelError, first_line
+from convo_cli.model.adapters.adapter_files import read_adapter
+from convo_cli.model.adapters.lora import adapter_of, saved_tensors
+from convo_cli.model.tensor_files import tensor_files
 from convo_cli.text.readback import require_equal
 from convo_cli.training.build import Parts
 
@@ -40,7 +43,10 @@ def require_readable(folder: Path, parts: Parts) -> None:
 
     Only the names, shapes and types of the tensors are read.
     """
-    _require_config(folder, parts.model)
+    if adapter_of(parts.model) is None:
+        _require_config(folder, parts.model)
+    elif read_adapter(folder) != adapter_of(parts.model):
+        raise ModelError("the saved adapter_config.json is not that of the adapter")
     _require_tensors(folder, parts.model)
     train = parts.data.train
     texts = [
@@ -118,7 +124,7 @@ def _require_tensors(folder: Path, model: PreTrainedModel) -> None:
     Tensors saved under other names are compared by size.
     """
     found = dict(_saved_tensors(folder))
-    state = model.state_dict()
+    state = saved_tensors(model)
     for name, form in found.items():
         if name in state and form != (wanted := _form(state[name])):
             raise ModelError(f"{name} is saved as {form}, but is {wanted} in the model", hint=_HINT)
@@ -143,7 +149,7 @@ def _form(tensor: torch.Tensor) -> Form:
 
 
 def _saved_tensors(folder: Path) -> Iterator[tuple[str, Form]]:
-    for file in sorted(folder.glob("model*.safetensors")):
+    for file in tensor_files(folder, "model"):
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # not a mapping
                 tensor = opened.get_slice(name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from convo_cli.config.schema import TrainingConfig
+from convo_cli.model.adapters.lora import is_token_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,11 +24,10 @@ def make_optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.opti
     }
     decayed: list[torch.nn.Parameter] = []
     kept: list[torch.nn.Parameter] = []
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else kept).append(
-                parameter
-            )
+            is_row = id(parameter) in embeddings or is_token_row(name)
+            (decayed if parameter.ndim >= 2 and not is_row else kept).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": kept, "weight_decay": 0.0},

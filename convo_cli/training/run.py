@@ -125,7 +125,7 @@ def _prepare(config: RunConfig, stop: StopRequest, emit: Emit, world: World) -> 
         config, base_model, base_folder = settle_base_model(config, emit)
 
         def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
-            return files, *build_new(Inputs(config, files, cache, emit, world))
+            return files, *build_new(Inputs(config, files, cache, emit, world), base_model)
 
         files, parts, state = with_hashed_data(config.data, prepare, emit)
         if base_folder is not None:
@@ -238,7 +238,7 @@ def _already_over(
     point_and_prune(run, point.found.path, config, point.evaluations, prunes=False)
     # The settings of this resume are not stored, so the next one begins with those of the run.
     stored = replace(point.parts, config=point.info.config, max_steps=point.info.max_steps)
-    if point.info.test != read_run_info(run).test:
+    if point.info != read_run_info(run):
         write_provenance(run, point.info)
     known = read_final_scores(run)
     test = score_test_data(run, point.parts, point.state, stop, emit, known=known)

@@ -17,8 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
+from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError, DivergedError, ModelError
 from convo_cli.events import CheckpointSaved, Emit
+from convo_cli.model.adapters.lora import saved_tensors
 from convo_cli.model.loading import load_model, save_config, save_model
 from convo_cli.model.tensor_files import file_name, reading, tensor_files
 from convo_cli.runs.checkpoints import STATE_FILE, SavedState, read_state, write_state
@@ -67,7 +69,7 @@ def save_checkpoint(
     is_sharded = is_distributed(state.model)
     world = world if world is not None and is_sharded else World()
     moments = optimizer_tensors(state)
-    weights = model_tensors(state.model) if is_sharded else state.model.state_dict()
+    weights = model_tensors(state.model) if is_sharded else saved_tensors(state.model)
     _require_finite({**weights, **moments}, state.progress.step, world)
     path = run.checkpoint(state.progress.step)
 
@@ -104,7 +106,7 @@ def save_checkpoint(
     emit(CheckpointSaved(state.progress.step, path))
 
 
-def load_checkpoint_model(path: Path) -> PreTrainedModel:
+def load_checkpoint_model(path: Path, base: PretrainedModel | None = None) -> PreTrainedModel:
     """Load the model of a checkpoint as it was saved; CheckpointError if a tensor does not fit."""
     for file in tensor_files(path, "model"):
         with reading(file), safe_open(file, framework="pt") as opened:
@@ -113,7 +115,7 @@ def load_checkpoint_model(path: Path) -> PreTrainedModel:
                 if dtype in _ROUNDED:
                     raise CheckpointError(f"{file}: {name} is {dtype}, but the run trains in F32")
     try:
-        return load_model(str(path))
+        return load_model(str(path), base=base)
     except ModelError as error:
         raise CheckpointError(error.message, hint="go back to an earlier checkpoint") from error
 

@@ -22,9 +22,10 @@ def export(
     out: Annotated[Path, typer.Argument(help="The folder to create.")],
     load: LoadOption = None,
     format: Annotated[  # noqa: A002  (the option's name)
-        Literal["huggingface", "legacy"],
+        Literal["huggingface", "legacy", "adapter"],
         typer.Option(
-            help="huggingface, or legacy for transformers before 5 and convmodel (GPT-2)."
+            help="huggingface; legacy for transformers before 5 and convmodel (GPT-2); adapter for "
+            "the adapter of a run with model.lora alone."
         ),
     ] = "huggingface",
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,

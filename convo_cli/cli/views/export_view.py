@@ -50,6 +50,9 @@ def show_export(
             "pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, export "
             "without --format"
         )
+    if format == "adapter":
+        how = "opened by peft on top of its base"
+        following = "for convo, export without --format, which merges the adapter into its base"
     typer.echo(
         f"verified: {how}, {counted(receipt.num_prompts, 'prompt')}, "
         f"{counted(receipt.num_tokens, 'token')}, all equal to {printable(exported.source.name)}\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from convo_cli.model.adapters.lora import plain_module
 from convo_cli.model.batches import loss
 from convo_cli.model.batches.loss import Batch
 
@@ -61,7 +62,7 @@ class EqualityProof:
         the same loss.
         """
         model = self._model
-        head = model.get_output_embeddings()
+        head = plain_module(model.get_output_embeddings())
         if model.base_model is model or not isinstance(head, torch.nn.Linear):
             return False
         with self._autocast():

@@ -150,7 +150,7 @@ def _hidden_and_head(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tens
     body: Any = model.base_model
     head: Any = model.get_output_embeddings()
     hidden = body(**_inputs(batch), use_cache=False).last_hidden_state  # (B, T, D)
-    return hidden.flatten(0, 1)[batch.predictors], head.weight, head.bias
+    return hidden.flatten(0, 1)[batch.predictors], head.weight, getattr(head, "bias", None)
 
 
 def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:

@@ -83,7 +83,8 @@ def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
             file.sha256 for file in getattr(now, what)
         ]:
             changed.append(f"data.{what}: other content")
-    if before.base_model != now.base_model:
+    old_base, new_base = before.base_model, now.base_model
+    if (old_base and old_base.sha256) != (new_base and new_base.sha256):
         changed.append("the base model's files: other content")
     return changed
 

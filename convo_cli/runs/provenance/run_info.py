@@ -30,7 +30,7 @@ from convo_cli.storage.sealed import file_sha256
 from convo_cli.unseen import escape_unseen
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "jinja2")
-NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2")
+NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "jinja2", "peft")
 """Packages that affect the bits: arithmetic, ids, order of examples, rendering of templates."""
 _MODEL_FILES = ("*.safetensors", "*.json")
 
@@ -120,9 +120,10 @@ def read_base_model(source: str, folder: Path) -> BaseModelFiles:
     )
 
 
-def installed_packages() -> dict[str, str]:
-    """Return the versions of the packages that a run depends on."""
-    return {name: version(name) for name in _PACKAGES}
+def installed_packages(config: RunConfig | None = None) -> dict[str, str]:
+    """Return the versions of the packages that a run depends on; of peft if the config needs it."""
+    extra = ("peft",) if config is not None and config.model.lora is not None else ()
+    return {name: version(name) for name in (*_PACKAGES, *extra)}
 
 
 def make_run_info(
@@ -138,7 +139,7 @@ def make_run_info(
     return RunInfo(
         convo=__version__,
         python=platform.python_version(),
-        packages=installed_packages(),
+        packages=installed_packages(config),
         execution=execution,
         git=git,
         base_model=base_model,

@@ -18,7 +18,7 @@ def require_same(world: World, config: RunConfig) -> None:
     if world.size == 1:
         return
     values = {key: as_json(value) for key, value in leaves(config.model_dump(mode="json"))}
-    versions = {"convo": __version__, **installed_packages()}
+    versions = {"convo": __version__, **installed_packages(config)}
     require_same_values(
         world, {**values, **versions}, UsageError, "give every process the same config"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convo_cli import __version__
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import ChangedError
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
@@ -26,6 +26,7 @@ from convo_cli.runs.provenance.run_info import (
     read_base_model,
     read_config,
 )
+from convo_cli.text.tokenizers.hub import local_folder
 
 _SETTLED = (
     "output_dir",
@@ -38,17 +39,26 @@ _SETTLED = (
     "dialogue.long_turns",
 )
 """Keys that are read only when a run starts."""
+_PLACE_OF_BASE = ("model.pretrained", "model.revision")
 _MAX_NAMED = 5
 """Maximum number of changes that a message lists."""
 
 
 def accept_changes(
-    run: RunDirectory, info: RunInfo, files: DataFiles, emit: Emit, *, allow_changed: bool
+    run: RunDirectory,
+    info: RunInfo,
+    config: RunConfig,
+    files: DataFiles,
+    emit: Emit,
+    *,
+    allow_changed: bool,
 ) -> RunInfo:
     """Return run.json with the data and base model of the resume.
 
     ChangedError if they, or config.yaml, changed and this is not allowed.
     """
+    if config.model != info.config.model:
+        info = _with_moved_base(info, config, emit)
     if not info.is_intact:
         emit(
             Notice(
@@ -78,6 +88,21 @@ def accept_changes(
     return info.model_copy(update={**movable_files(files, run)._asdict(), "base_model": base})
 
 
+def _with_moved_base(info: RunInfo, config: RunConfig, emit: Emit) -> RunInfo:
+    """Return run.json with the new place of an adapter's base; ChangedError for another model."""
+    origin, base = config.model.origin, info.base_model
+    assert isinstance(origin, PretrainedModel), "only the place may differ"
+    found = read_base_model(origin.source, local_folder(origin.source, origin.revision))
+    if base is None or found.sha256 != base.sha256:
+        raise ChangedError(
+            f"model.pretrained is {origin.source}, which is not the model that the run began with "
+            "(its files have other hashes than in run.json)",
+            hint="give the place of the same model, or start a new run",
+        )
+    emit(Notice(f"the base model is now {origin.source} (same files)"))
+    return info.model_copy(update={"base_model": found})
+
+
 def resumed_info(
     before: RunInfo,
     accepted: RunInfo,
@@ -95,30 +120,35 @@ def resumed_info(
     now = {
         "config": config,
         "execution": execution,
-        "packages": installed_packages(),
+        "packages": installed_packages(config),
         "convo": __version__,
     }
     return recorded(before, accepted.model_copy(update=now), step=step, emit=emit)
 
 
-def with_other_test_data(
+def with_other_files(
     before: RunInfo, accepted: RunInfo, config: RunConfig, *, step: int, emit: Emit
 ) -> RunInfo:
-    """Return run.json of a finished run that is scored on the test data of this resume.
+    """Return run.json of a finished run with the test data and the base's place of this resume.
 
     Nothing else of the resume's config is stored.
     """
     data = before.config.data.model_copy(update={"test": config.data.test})
-    config = before.config.model_copy(update={"data": data})
-    now = before.model_copy(update={"test": accepted.test, "config": config})
+    config = before.config.model_copy(update={"data": data, "model": config.model})
+    kept = {"test": accepted.test, "base_model": accepted.base_model}
+    now = before.model_copy(update={**kept, "config": config})
     return recorded(before, now, step=step, emit=emit)
 
 
 def require_same_config(before: RunConfig, now: RunConfig) -> None:
-    """Raise ChangedError for a changed key that is read only when a run starts."""
+    """Raise ChangedError for a changed key that is read only when a run starts.
+
+    The base of an adapter may have moved; `accept_changes` compares its files.
+    """
+    movable = _PLACE_OF_BASE if before.model.lora is not None else ()
     old, new = (dict(leaves(config.model_dump(mode="json"))) for config in (before, now))
     for key in dict.fromkeys((*old, *new)):
-        if key.startswith(_SETTLED) and old.get(key) != new.get(key):
+        if key.startswith(_SETTLED) and key not in movable and old.get(key) != new.get(key):
             raise ChangedError(
                 f"{key} is {as_json(new.get(key))}, but the run was started with "
                 f"{as_json(old.get(key))} (see run.json)",

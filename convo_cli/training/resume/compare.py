@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
+from convo_cli.model.adapters.lora import saved_tensors
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.checkpoints import read_state
@@ -59,7 +60,8 @@ class Trace:
 
     def finish(self, state: TrainState) -> None:
         """Record the state after the last step."""
-        self.weights = {name: _digest(tensor) for name, tensor in state.model.state_dict().items()}
+        tensors = saved_tensors(state.model)
+        self.weights = {name: _digest(tensor) for name, tensor in tensors.items()}
         self.optimizer = _moments(
             (name, _digest(tensor)) for name, tensor in optimizer_tensors(state).items()
         )

@@ -21,7 +21,7 @@ from convo_cli.training.resume.accept import (
     accept_changes,
     require_same_config,
     resumed_info,
-    with_other_test_data,
+    with_other_files,
 )
 from convo_cli.training.resume.horizon import resume_schedule, settings_to_continue
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
@@ -64,7 +64,7 @@ def load_resume_point(
     config, emit = inputs.config, inputs.emit
     info = read_run_info(run)
     require_same_config(info.config, config)
-    accepted = accept_changes(run, info, inputs.files, emit, allow_changed=allow_changed)
+    accepted = accept_changes(run, info, config, inputs.files, emit, allow_changed=allow_changed)
     begin("verifying the checkpoint", emit)
     found = _find_together(run, which, config.evaluation.metric, inputs.world)
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)
@@ -105,8 +105,8 @@ def load_resume_point(
     accepted = accepted.model_copy(update={"max_steps": parts.max_steps})
     if not reason:
         info = resumed_info(info, accepted, now, parts.execution, step=found.step, emit=emit)
-    elif accepted.test != info.test:
-        info = with_other_test_data(info, accepted, now, step=found.step, emit=emit)
+    elif (accepted.test, accepted.base_model) != (info.test, info.base_model):
+        info = with_other_files(info, accepted, now, step=found.step, emit=emit)
     return ResumePoint(found, fork, info, parts, state, evaluations, notices, reason)
 
 

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from convo_cli.config.schema import Sharding
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit, Notice
+from convo_cli.model.adapters.lora import adapter_of
 from convo_cli.training.sharding.whole_tensors import model_tensors, rows_of
 from convo_cli.world import World
 
@@ -44,6 +45,12 @@ def choose_sharding(
         return "none"
     if wanted == "none" or (wanted == "auto" and _fits(model)):
         return "none"
+    if adapter_of(model) is not None:
+        raise ModelError(
+            "training.sharding: full cannot be used with model.lora, whose frozen weights each "
+            "device has",
+            hint="--set training.sharding=none",
+        )
     _require_own_names(model)
     emit(Notice(f"sharding: each of {world.size} devices has a part of the model (FSDP2)"))
     return "full"
@@ -53,7 +60,10 @@ def _fits(model: PreTrainedModel) -> bool:
     """Return whether a GPU has the memory for weights, gradients and both moments of AdamW."""
     if model.device.type != "cuda":
         return True
-    needed = 16 * sum(parameter.numel() for parameter in model.parameters())
+    needed = sum(
+        (16 if parameter.requires_grad else 4) * parameter.numel()
+        for parameter in model.parameters()
+    )
     memory = torch.cuda.get_device_properties(model.device).total_memory
     return needed < _SHARE_OF_MEMORY * memory
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, gelu, silu
 
+from convo_cli.model.adapters.lora import weight_of
 from convo_cli.model.decoding.passes.fast_forward import FastRows, Network
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Gpt2Network:
         self.num_layers = config.n_layer
         self.num_heads = config.n_head
         self.head_width = config.n_embd // config.n_head
-        self._embeddings = body.wte.weight, body.wpe.weight
+        self._embeddings = weight_of(body.wte), body.wpe.weight
         self._layers = [_Gpt2Layer(block) for block in body.h]
         self._norm = _layer_norm(body.ln_f)
         self._head = _transposed(model.lm_head)
@@ -86,10 +87,10 @@ class Gpt2Network:
 class _Gpt2Layer:
     def __init__(self, block: Any) -> None:
         self.norm_1, self.norm_2 = _layer_norm(block.ln_1), _layer_norm(block.ln_2)
-        self.attention, self.attention_bias = block.attn.c_attn.weight, block.attn.c_attn.bias
-        self.output, self.output_bias = block.attn.c_proj.weight, block.attn.c_proj.bias
-        self.up, self.up_bias = block.mlp.c_fc.weight, block.mlp.c_fc.bias
-        self.down, self.down_bias = block.mlp.c_proj.weight, block.mlp.c_proj.bias
+        self.attention, self.attention_bias = weight_of(block.attn.c_attn), block.attn.c_attn.bias
+        self.output, self.output_bias = weight_of(block.attn.c_proj), block.attn.c_proj.bias
+        self.up, self.up_bias = weight_of(block.mlp.c_fc), block.mlp.c_fc.bias
+        self.down, self.down_bias = weight_of(block.mlp.c_proj), block.mlp.c_proj.bias
         self.scale = float(block.attn.scaling)
         is_tanh = block.attn.config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         self.activate = _tanh_gelu if is_tanh else block.mlp.act
@@ -109,7 +110,7 @@ class LlamaNetwork:
         self.num_heads = config.num_key_value_heads
         self.head_width = attention.head_dim
         self._num_queries = config.num_attention_heads
-        self._embeddings = body.embed_tokens.weight
+        self._embeddings = weight_of(body.embed_tokens)
         self._layers = [_LlamaLayer(layer) for layer in body.layers]
         self._norm = body.norm.weight, float(body.norm.variance_epsilon)
         self._head = _transposed(model.lm_head)
@@ -165,9 +166,8 @@ class _LlamaLayer:
         # each other it is one product of complex numbers; the order does not change attention.
         pairs = torch.arange(width).view(2, -1).t().flatten()
         query, key = attention.q_proj, attention.k_proj
-        self.attention = torch.cat(
-            [*(_reordered(part.weight, pairs) for part in (query, key)), attention.v_proj.weight]
-        ).t().contiguous()  # fmt: skip
+        rows = [_reordered(weight_of(part), pairs) for part in (query, key)]
+        self.attention = torch.cat([*rows, weight_of(attention.v_proj)]).t().contiguous()
         self.attention_bias = None
         if query.bias is not None:
             biases = [_reordered(part.bias, pairs) for part in (query, key)]
@@ -185,7 +185,7 @@ class _LlamaLayer:
             self.head_epsilon = float(attention.q_norm.variance_epsilon)
         self.output, self.output_bias = _transposed(attention.o_proj), attention.o_proj.bias
         gate, up = mlp.gate_proj, mlp.up_proj
-        self.up = torch.cat([gate.weight, up.weight]).t().contiguous()
+        self.up = torch.cat([weight_of(gate), weight_of(up)]).t().contiguous()
         self.up_bias = None if gate.bias is None else torch.cat([gate.bias, up.bias])
         self.down, self.down_bias = _transposed(mlp.down_proj), mlp.down_proj.bias
         is_silu = attention.config.hidden_act in ("silu", "swish")
@@ -199,8 +199,7 @@ def _reordered(weight: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _transposed(linear: Any) -> Tensor:
-    weight: Tensor = linear.weight
-    return weight.t().contiguous()
+    return weight_of(linear).t().contiguous()
 
 
 def _layer_norm(norm: Any) -> tuple[Tensor, Tensor, float]:

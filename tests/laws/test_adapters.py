@@ -1,0 +1,223 @@
+"""LoRA: only updates and new rows are trained and saved, and every command opens the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convo_cli.model.adapters.lora import adapter_of, merge_adapter
+from convo_cli.model.loading import load_model
+from tests.commands import make_workplace, run_here, settings, snapshot
+from tests.foreign import SIZE, byte_pairs, fast, save_foreign
+from tests.sealed import seal_again
+
+pytest.importorskip("peft", reason='needs pip install "convo-cli[adapters]"')
+
+SIZES = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},  # tied, (in, out)
+    "llama": {**SIZE, "max_position_embeddings": 128},  # a head of its own
+}
+LORA = settings(
+    "model.scratch=null", "model.pretrained=base", "model.lora.rank=4", "model.lora.dropout=0.1",
+    "training.max_steps=4", "training.learning_rate=1e-2", "checkpoints.every_steps=2",
+    "checkpoints.keep=9", "evaluation.every_steps=2",
+)  # fmt: skip
+
+
+def tokenizer():
+    return fast(byte_pairs(), bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def workplace(request, tmp_path_factory):
+    """A base whose tokenizer has no chat template, and a run of 4 steps that adapts it."""
+    folder = make_workplace(tmp_path_factory.mktemp(request.param))
+    save_foreign(folder / "base", request.param, tokenizer(), SIZES[request.param])
+    trained = run_here(folder, "train", "config.yaml", *LORA, *settings("name=whole"))
+    assert trained.code == 0, trained.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The same with one family only."""
+    folder = make_workplace(tmp_path_factory.mktemp("one"))
+    save_foreign(folder / "base", "gpt2", tokenizer(), SIZES["gpt2"])
+    short = settings("name=whole", "training.max_steps=2", "data.validation=[]")
+    trained = run_here(folder, "train", "config.yaml", *LORA, *short)
+    assert trained.code == 0, trained.err
+    return folder
+
+
+def without_locks(folder):
+    return {name: seen for name, seen in snapshot(folder).items() if not name.endswith(".lock")}
+
+
+def checkpoint(folder, step, run="whole"):
+    (found,) = (folder / f"runs/{run}/checkpoints").glob(f"*{step}")
+    return found
+
+
+def tensors(folder, step, run="whole"):
+    return load_file(checkpoint(folder, step, run) / "adapter_model.safetensors")
+
+
+def test_a_checkpoint_holds_the_adapter_and_the_hashes_of_its_base(workplace):
+    last = checkpoint(workplace, 4)
+    names = {path.name for path in last.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "base_model.json"} <= names
+    assert not {"model.safetensors", "config.json"} & names
+    base = json.loads((last / "base_model.json").read_text())
+    info = json.loads((workplace / "runs/whole/run.json").read_text())
+    assert base["sha256"] == info["base_model"]["sha256"]
+    assert "peft" in info["packages"]
+    moments = {
+        name.partition("|")[0].replace(".default", "")
+        for name in load_file(last / "optimizer.safetensors")
+    }
+    assert {f"base_model.model.{name}" for name in moments} == tensors(workplace, 4).keys()
+    assert str(workplace) not in (last / "adapter_config.json").read_text()
+
+
+def test_every_update_and_every_new_row_is_trained(workplace):
+    """Also the row of the end token, without which the model could not end a reply."""
+    before, after = tensors(workplace, 0), tensors(workplace, 4)
+    assert all((after[name] != before[name]).any() for name in before)
+    rows = [name for name in before if "trainable_tokens_delta" in name]
+    is_tied = json.loads((workplace / "base/config.json").read_text())["tie_word_embeddings"]
+    assert len(rows) == (1 if is_tied else 2)
+    for name in rows:
+        moved = (after[name] != before[name]).any(dim=1)
+        assert len(moved) == 4
+        assert moved.sum() >= 3  # no dialogue has a system turn
+
+
+def test_a_resume_changes_no_bit(workplace):
+    """The steps are taken again, with a save and a resume halfway."""
+    verified = run_here(workplace, "resume", "runs/whole", "--verify")
+    assert verified.code == 0, verified.err
+
+
+def test_chat_and_evaluate_open_the_run_and_repeat_its_loss(workplace):
+    chat = run_here(workplace, "chat", "runs/whole", "--temperature", 0, stdin=b"Hello!\n")
+    assert chat.code == 0, chat.err
+    load = ("--load", "last", "--replies", 0, "--json")
+    scored = run_here(workplace, "evaluate", "runs/whole", "valid.jsonl", *load)
+    assert scored.code == 0, scored.err
+    log = (workplace / "runs/whole/metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in log]
+    last = [event for event in events if event["event"] == "evaluation"][-1]
+    assert str(last["loss"]) in scored.out
+
+
+def test_the_export_is_merged_and_replies_like_the_adapter(workplace):
+    from transformers import AutoModelForCausalLM
+
+    exported = run_here(workplace, "export", "runs/whole", "merged", "--force", "--json")
+    assert exported.code == 0, exported.err
+    assert exported.json["verified"]["tokens"] > 0
+    names = {path.name for path in (workplace / "merged").iterdir()}
+    assert {"config.json", "model.safetensors"} <= names
+    assert not any("adapter" in name or "base_model" in name for name in names)
+    assert run_here(workplace, "chat", "merged", stdin=b"Hello!\n").code == 0
+    plain = AutoModelForCausalLM.from_pretrained(workplace / "merged")
+    unmerged = load_model(str(checkpoint(workplace, 4))).eval()
+    ids = torch.arange(20).unsqueeze(0)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits, unmerged(ids).logits, atol=1e-4, rtol=1e-4)
+    head, table = plain.get_output_embeddings(), plain.get_input_embeddings()
+    is_tied = plain.config.tie_word_embeddings
+    assert (head.weight.data_ptr() == table.weight.data_ptr()) is is_tied
+
+
+def test_the_adapter_alone_is_opened_by_peft_and_names_no_local_path(workplace):
+    exported = run_here(workplace, "export", "runs/whole", "alone", "--format", "adapter")
+    assert exported.code == 0, exported.err
+    for file in (workplace / "alone").iterdir():
+        assert str(workplace).encode() not in file.read_bytes(), file.name
+    refused = run_here(workplace, "chat", "alone", stdin=b"Hello!\n")
+    assert refused.code == 2
+    assert "an adapter" in refused.err
+
+
+def test_a_merged_model_has_no_trace_of_peft(workplace):
+    model = load_model(str(checkpoint(workplace, 4)))
+    merge_adapter(model)
+    assert adapter_of(model) is None
+    assert not any("lora" in name or "token_adapter" in name for name in model.state_dict())
+
+
+def test_a_moved_base_is_found_by_its_hashes_and_another_one_is_refused(one, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(one, folder)
+    shutil.copytree(folder / "base", folder / "moved")
+    other = folder / "other"
+    shutil.copytree(folder / "base", other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "note": "other"}))
+    # The checkpoint also knows the absolute path of the first folder.
+    shutil.move(one / "base", one / "away")
+    shutil.rmtree(folder / "base")
+    try:
+        before = without_locks(folder)
+        missing = run_here(folder, "chat", "runs/whole", stdin=b"Hello!\n")
+        assert missing.code == 2, missing.err
+        assert "--set model.pretrained=PATH" in missing.err
+        wrong = run_here(folder, "resume", "runs/whole", *settings("model.pretrained=other"))
+        assert wrong.code == 6, wrong.err
+        assert without_locks(folder) == before
+        found = run_here(folder, "resume", "runs/whole", *settings("model.pretrained=moved"))
+        assert found.code == 0, found.err
+        assert run_here(folder, "chat", "runs/whole", stdin=b"Hello!\n").code == 0
+    finally:
+        shutil.move(one / "away", one / "base")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "named"),
+    [
+        (["model.lora.rank=0"], 2, "model.lora.rank"),
+        (["model.lora.target_modules=[nowhere]"], 2, "nowhere"),
+        (["model.lora.target_modules=[lm_head]"], 2, "lm_head"),
+        (["model.lora.target_modules=[]"], 2, "model.lora.target_modules"),
+        (["training.sharding=full"], 0, "no effect"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_a_run_appears(one, given, code, named):
+    refused = run_here(one, "train", "config.yaml", *LORA, *settings("name=bad", *given))
+    assert refused.code == code, refused.err
+    assert named in refused.err
+    assert refused.err.count("error: ") == bool(code)
+    assert (one / "runs/bad").exists() is (code == 0)
+
+
+def test_another_adapter_at_a_resume_is_refused(one):
+    before = without_locks(one / "runs/whole")
+    other = run_here(one, "resume", "runs/whole", *settings("model.lora.rank=8"))
+    assert other.code == 6
+    assert "model.lora.rank is 8, but the run was started with 4" in other.err
+    assert without_locks(one / "runs/whole") == before
+
+
+def test_a_new_model_has_nothing_to_adapt(one):
+    refused = run_here(one, "train", "config.yaml", *settings("model.lora.rank=4"))
+    assert refused.code == 2
+    assert "--set model.lora.rank: needs model.pretrained" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("auto_mapping", {"parent_library": "evil"}), ("r", 10**9), ("peft_type", "IA3")],
+)
+def test_a_forged_adapter_is_refused(one, tmp_path, name, value):
+    folder = tmp_path / "forged"
+    shutil.copytree(checkpoint(one, 2), folder)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    seal_again(folder)
+    refused = run_here(one, "chat", folder, stdin=b"Hello!\n")
+    assert refused.code == 5, refused.err
