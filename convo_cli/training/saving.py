@@ -111,8 +111,7 @@ def load_checkpoint_model(path: Path, base: PretrainedModel | None = None) -> Pr
     for file in tensor_files(path, "model"):
         with reading(file), safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # not a mapping
-                dtype = opened.get_slice(name).get_dtype()
-                if dtype in _ROUNDED:
+                if (dtype := opened.get_slice(name).get_dtype()) in _ROUNDED:
                     raise CheckpointError(f"{file}: {name} is {dtype}, but the run trains in F32")
     try:
         return load_model(str(path), base=base)

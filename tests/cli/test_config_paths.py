@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -52,6 +53,23 @@ def test_a_path_of_an_option_is_reported_at_the_option(convo, work):
     change = settings("model.scratch=null", "model.pretrained=nope/model/x", "name=other")
     result = convo("train", "config.yaml", *change)
     assert (result.code, "error: --set model.pretrained: nope/model/x" in result.err) == (2, True)
+
+
+def test_lora_without_peft_names_the_command_that_installs_it(convo, work, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    (work / "paths.yaml").write_text(
+        "data: {train: train.jsonl}\nmodel:\n  pretrained: gpt2\n  lora: {rank: 4}\n"
+        "training: {max_steps: 1}\n"
+    )
+    result = convo("train", "paths.yaml")
+    assert (result.code, result.err.splitlines()) == (
+        2,
+        [
+            "error: paths.yaml:4:9 model.lora: LoRA needs the package peft",
+            'hint: pip install "convo-cli[adapters]"',
+        ],
+    )
+    assert not (work / "runs/convo").exists()
 
 
 def test_files_given_to_validate_data_take_the_place_of_missing_ones(convo, work):

@@ -96,7 +96,8 @@ def weight_of(module: Any) -> Tensor:
     """Return the weight with which a module computes, without gradient: its update is added."""
     weight: Tensor = module.weight  # of an embedding, peft has inserted the trained rows
     if hasattr(module, "get_delta_weight") and not module.merged:
-        return weight + sum(map(module.get_delta_weight, module.active_adapters))
+        for name in module.active_adapters:
+            weight = weight + module.get_delta_weight(name)
     return weight
 
 

@@ -7,7 +7,7 @@ import importlib.util
 
 from convo_cli.errors import UsageError, first_line
 
-MISSING = "model.lora needs the package peft"
+MISSING = "LoRA needs the package peft"
 INSTALL = 'pip install "convo-cli[adapters]"'
 
 

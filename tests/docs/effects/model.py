@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from tests.docs.effects.entry import effect
 from tests.docs.effects.observed import gap
-from tests.docs.effects.workshop import BATCH, ONE_STEP, PRETRAINED, STEPS, VALIDATION
+from tests.docs.effects.workshop import ADAPTED, BATCH, ONE_STEP, PRETRAINED, STEPS, VALIDATION
 
 RARE = "駅"
 """A character that the training data has once."""
@@ -63,6 +63,44 @@ def _(main, v2):
     """Training starts from this branch, tag or commit of a hub id."""
     for run, name in ((main, "first"), (v2, "second")):
         assert gap(run.weights(0), run.loaded(name)) == 0.0
+
+
+@effect("model.lora.rank", 2, 4, seen_in="adapter of checkpoint 0", given=PRETRAINED)
+def _(two, four):
+    """The updates of the matrices have this rank."""
+    for run, rank in ((two, 2), (four, 4)):
+        shapes = {name: tensor.shape for name, tensor in run.adapter(0).items()}
+        assert {shape[0] for name, shape in shapes.items() if "lora_A" in name} == {rank}
+        assert {shape[1] for name, shape in shapes.items() if "lora_B" in name} == {rank}
+
+
+@effect("model.lora.alpha", 8, 64, seen_in="losses after step 1", given=ADAPTED)
+def _(weak, strong):
+    """The updates are scaled by alpha / rank; they are zero before step 1."""
+    assert gap(weak.adapter(0), strong.adapter(0)) == 0.0
+    assert weak.steps[0]["loss"] == strong.steps[0]["loss"]
+    assert weak.steps[1]["loss"] != strong.steps[1]["loss"]
+
+
+@effect("model.lora.dropout", 0.0, 0.5, seen_in="losses after step 1", given=ADAPTED)
+def _(none, half):
+    """Training drops this fraction of the inputs of the updates, which are zero before step 1."""
+    assert gap(none.adapter(0), half.adapter(0)) == 0.0
+    assert none.steps[0]["loss"] == half.steps[0]["loss"]
+    assert none.steps[1]["loss"] != half.steps[1]["loss"]
+
+
+@effect(
+    "model.lora.target_modules", "auto", ["c_attn"], seen_in="adapter of checkpoint 0",
+    given=ADAPTED,
+)  # fmt: skip
+def _(auto, attention):
+    """These matrices get an update; auto: all matrices of the blocks."""
+    names = [
+        {name.rpartition(".lora_")[0].rpartition(".")[2] for name in run.adapter(0)}
+        for run in (auto, attention)
+    ]
+    assert names == [{"c_attn", "c_proj", "c_fc"}, {"c_attn"}]
 
 
 @effect("model.scratch.layers", 1, 2, seen_in="weights of checkpoint 0")

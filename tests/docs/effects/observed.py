@@ -97,6 +97,9 @@ class Observed:
     def weights(self, step: int) -> dict[str, torch.Tensor]:
         return load_file(self.file(step, "model.safetensors"))
 
+    def adapter(self, step: int) -> dict[str, torch.Tensor]:
+        return load_file(self.file(step, "adapter_model.safetensors"))
+
     def loaded(self, name: str) -> dict[str, torch.Tensor]:
         """The weights of one of the pretrained models."""
         return load_file(self.folder / "models" / name / "model.safetensors")

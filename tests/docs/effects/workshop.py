@@ -43,6 +43,7 @@ VALIDATION: Mapping[str, Any] = {
 ONE_STEP: Mapping[str, Any] = {"training.max_steps": 1, "training.schedule": "constant"}
 """Checkpoint 1 holds the weights and optimizer averages after one update at the peak rate."""
 PRETRAINED: Mapping[str, Any] = {"model.scratch": None, "model.pretrained": "models/first"}
+ADAPTED: Mapping[str, Any] = {**PRETRAINED, "model.lora.rank": 4}
 NAMED: Mapping[str, Any] = {
     "data.train": ["named.jsonl"],
     "data.validation": ["named.jsonl"],
