@@ -169,6 +169,7 @@ def _merged(
     assert folder is not None, "an export has a source"
     model = load_model(str(folder))
     merge_adapter(model)
+    model.generation_config = original.model.generation_config
     whole = aside / "merged"
     whole.mkdir()
     save_model(model, whole)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from convo_cli.errors import CheckpointError, DiskError
 from convo_cli.storage.files import read_file, require_regular
-from convo_cli.storage.foreign_files import ADAPTER_TENSORS, MAX_INDEX_BYTES
+from convo_cli.storage.foreign_files import ADAPTER_BASE, ADAPTER_TENSORS, MAX_INDEX_BYTES
 from convo_cli.wording import quoted
 
 _HINT = "copy the folder again from an intact copy, or use another checkpoint"
@@ -47,7 +47,7 @@ def tensor_files(folder: Path, kind: str) -> list[Path]:
     CheckpointError unless the index names exactly the shards of the folder and their tensors.
     """
     whole, index = folder / file_name(kind), folder / index_name(kind)
-    if kind == "model" and (folder / ADAPTER_TENSORS).exists():
+    if kind == "model" and (folder / ADAPTER_BASE).exists():
         return [folder / ADAPTER_TENSORS]
     if whole.exists() or not index.exists():
         return [whole]

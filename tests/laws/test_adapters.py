@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from convo_cli.errors import CheckpointError
 from convo_cli.model.adapters.lora import adapter_of, merge_adapter
 from convo_cli.model.loading import load_model
-from tests.commands import make_workplace, run_here, settings, snapshot
+from tests.commands import make_workplace, run_here, run_process, settings, snapshot
 from tests.foreign import SIZE, byte_pairs, fast, save_foreign
 
 pytest.importorskip("peft", reason='needs pip install "convo-cli[adapters]"')
@@ -181,7 +181,7 @@ def test_a_moved_base_is_found_by_its_hashes_and_another_one_is_refused(one, tmp
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("rank=0", "--set model.lora.rank: found 0; allowed: 1 or more"),
+        ("rank=0", "--set model.lora.rank: found 0; allowed: a whole number"),
         ("target_modules=[]", "--set model.lora.target_modules: found []"),
         ("target_modules=[nowhere]", '"nowhere" is not in the model (a GPT2LMHeadModel)'),
         ("target_modules=[lm_head]", '"lm_head" is not a matrix of a block'),
@@ -221,3 +221,30 @@ def test_a_forged_adapter_is_refused(one, tmp_path, name, value):
     file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
     with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
         load_model(str(folder))
+
+
+def test_an_end_token_that_cannot_be_trained_is_refused(one):
+    """The head of Phi has a bias, which peft would leave out beside trained rows."""
+    save_foreign(one / "phi", "phi", tokenizer(), {**SIZE, "max_position_embeddings": 128})
+    bad = settings("name=bad", "model.pretrained=phi")
+    refused = run_here(one, "train", "config.yaml", *LORA, *bad)
+    assert refused.code == 2
+    assert "LoRA cannot train their rows in a PhiForCausalLM" in refused.err
+    assert not (one / "runs/bad").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_of_one(one):
+    given = settings("training.max_steps=2", "data.validation=[]", "model.lora.dropout=0")
+    losses = []
+    for name, devices in (("alone", 1), ("pair", 2)):
+        options = ("--devices", devices, *settings(f"name={name}", "training.device=cpu"))
+        trained = run_process(one, "train", "config.yaml", *LORA, *given, *options)
+        assert trained.code == 0, trained.err
+        log = (one / f"runs/{name}/metrics.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in log]
+        losses.append([event["loss"] for event in events if event["event"] == "step"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    both = [tensors(one, 2, name) for name in ("alone", "pair")]
+    for name, tensor in both[0].items():
+        torch.testing.assert_close(both[1][name], tensor, atol=2e-3, rtol=0)
