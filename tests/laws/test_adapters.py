@@ -239,7 +239,7 @@ def test_two_processes_train_the_adapter_of_one(one):
     losses = []
     for name, devices in (("alone", 1), ("pair", 2)):
         options = ("--devices", devices, *settings(f"name={name}", "training.device=cpu"))
-        trained = run_process(one, "train", "config.yaml", *LORA, *given, *options)
+        trained = run_process(one, "train", "config.yaml", *LORA, *given, *options, timeout=600)
         assert trained.code == 0, trained.err
         log = (one / f"runs/{name}/metrics.jsonl").read_text().splitlines()
         events = [json.loads(line) for line in log]

@@ -27,7 +27,6 @@ from convo_cli.runs.checkpoints import Progress
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.files import only_regular, read_file, read_lines
-from convo_cli.storage.foreign_files import ADAPTER_TENSORS
 from convo_cli.storage.sealed import read_manifest
 
 _NOT_SEALED = {"time", "seconds", "checksum"}
@@ -217,7 +216,7 @@ def weights_of(checkpoint: Path) -> str:
     files = sorted(
         (name, digest)
         for name, (_, digest) in manifest.items()
-        if Path(name).match("model*.safetensors") or name == ADAPTER_TENSORS
+        if Path(name).match("*model*.safetensors")  # also of an adapter
     )
     return _short_hash(files) if files else ""
 
