@@ -125,7 +125,7 @@ def test_the_export_is_merged_and_replies_like_the_adapter(workplace):
     assert {"config.json", "model.safetensors"} <= names
     assert not any("adapter" in name or "base_model" in name for name in names)
     assert run_here(workplace, "chat", "merged", stdin=b"Hello!\n").code == 0
-    plain = AutoModelForCausalLM.from_pretrained(workplace / "merged")
+    plain: Any = AutoModelForCausalLM.from_pretrained(workplace / "merged")
     unmerged: Any = load_model(str(checkpoint(workplace, 4))).eval()
     ids = torch.arange(20).unsqueeze(0)
     with torch.no_grad():
