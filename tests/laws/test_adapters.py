@@ -19,7 +19,13 @@ from tests.foreign import SIZE, byte_pairs, fast, save_foreign
 pytest.importorskip("peft", reason='needs pip install "convo-cli[adapters]"')
 
 SIZES = {
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},  # tied, (in, out)
+    "gpt2": {  # a tied head, matrices (in, out)
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 128,
+        **dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), 0.0),
+    },
     "llama": {**SIZE, "max_position_embeddings": 128},  # a head of its own
 }
 LORA = settings(
