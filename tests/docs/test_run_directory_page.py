@@ -79,7 +79,8 @@ def test_every_file_of_a_run_and_of_a_checkpoint(run):
     scratch = run.parent / "base" / "checkpoints"
     for checkpoint in (max(scratch.glob("step-*")), max((run / "checkpoints").glob("step-*"))):
         held = {path.name for path in checkpoint.iterdir()}
-        assert held | {"spiece.model"} == set(documented(PAGE, "A checkpoint"))
+        with_lora = {"adapter_model.safetensors", "adapter_config.json", "base_model.json"}
+        assert held | {"spiece.model"} | with_lora == set(documented(PAGE, "A checkpoint"))
 
 
 def test_the_plots_that_the_page_names(run):

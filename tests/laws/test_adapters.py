@@ -18,7 +18,7 @@ from tests.foreign import SIZE, byte_pairs, fast, save_foreign
 
 pytest.importorskip("peft", reason='needs pip install "convo-cli[adapters]"')
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {  # a tied head, matrices (in, out)
         "n_embd": 32,
         "n_layer": 2,

@@ -20,7 +20,7 @@ from convo_cli.config.load import apply_overrides, dump_config, load_config
 from convo_cli.config.presets import PRESETS, SCRATCH
 from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.reference import commented_yaml
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import LoraSettings, RunConfig
 from convo_cli.errors import ConfigError, ProblemDetail
 from tests.cases import num_examples
 
@@ -97,7 +97,12 @@ def test_the_table_of_wrong_configs_is_long_enough() -> None:
 def test_a_wrong_value_of_any_key_is_shown_at_its_own_line_and_column(
     config_path: Path, key: Key
 ) -> None:
-    lines = commented_yaml(SCRATCH).splitlines()
+    text = commented_yaml(SCRATCH)
+    if key.section == "model.lora":
+        keys = LoraSettings().model_dump().items()
+        lora = "".join(f"    {name}: {value}\n" for name, value in keys)
+        text = text.replace("lora: null\n", f"lora:\n{lora}")
+    lines = text.splitlines()
     number, column = _line_of(key.path, lines)
     wrong, shown = ("[2.5]", "[2.5]") if key.is_mapping else ("{no: such}", '{"no": "such"}')
     lines[number - 1] = lines[number - 1][: column - 1] + wrong
@@ -508,7 +513,7 @@ def test_setting_a_key_to_the_value_it_has_changes_nothing(config: RunConfig, ke
     value: Any = config.model_dump(mode="json")
     for part in key.path.split("."):
         value = (value or {}).get(part)
-    assume(not (value is None and key.path.startswith("model.scratch.")))
+    assume(not (value is None and key.path.startswith(("model.scratch.", "model.lora."))))
     assert (
         apply_overrides(config, [f"{key.path}={json.dumps(value, ensure_ascii=False)}"]) == config
     )
