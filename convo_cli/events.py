@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ class RunStarted:
     test: TokenCounts | None = None
     num_processes: int = 1
     """Processes that share each step, one for each device."""
+    files: tuple[Mapping[str, Any], ...] = ()
+    """Shares of the training files in the steps (`convo_cli.tokens.shares`), if they differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,8 @@ class EvaluationDone:
     inner_nll: float | None = None
     """Mean nll of the other assistant targets, in nats; None if not measured."""
     findings: tuple[HealthFinding, ...] = ()
+    loss_by_file: tuple[float | None, ...] = ()
+    """The loss on each file, None without a target; empty for a single file."""
 
 
 @dataclass(frozen=True, slots=True)

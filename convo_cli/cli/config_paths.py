@@ -1,36 +1,43 @@
-"""Data and model paths of a config, checked before torch is imported.
+"""Data and model paths of a config, expanded and checked before torch is imported.
 
 A problem is reported at the line and column of the path, or at its `--set`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.explain import refusal
 from convo_cli.config.load import LocatedConfig
 from convo_cli.config.places import KeyPath, Problem
 from convo_cli.config.schema import DATA_SETS, RunConfig
+from convo_cli.data.file_lists import files_of
 from convo_cli.data.reader import check_source
 from convo_cli.errors import ConfigError, ModelNotFoundError, UsageError
 from convo_cli.model.adapters.peft_package import INSTALL, MISSING, is_peft_installed
 
+_MAX_FILES = 1_000
+"""Most files of a data set that a folder or pattern may name; the config of the run lists them."""
+_JOIN = "join them: cat data/*.jsonl > all.jsonl"
+_TWICE = {"train": "list it once; {path: FILE, weight: 2} trains on it twice in an epoch"}
+
 
 def require_paths(located: LocatedConfig) -> RunConfig:
-    """Return the config if its data and its pretrained model can be read.
+    """Return the config with every data file by name, if all of them and the model can be read.
 
-    A single ConfigError lists every path that cannot be read.
+    A single ConfigError lists every path that cannot be read, and every file that is listed twice.
     """
-    problems = [*_data_problems(located), *_model_problems(located), *_adapter_problems(located)]
+    config, problems = _expanded(located, is_new=True)
+    problems += [*_model_problems(located), *_adapter_problems(located)]
     if len(problems) == 1:
         raise _error(*problems)
     if problems:
         raise refusal(problems)
-    return located.config
+    return config
 
 
 @contextmanager
@@ -45,15 +52,20 @@ def placing_missing_model(located: LocatedConfig | None) -> Iterator[None]:
         raise _error(located.problem(path, error.message, error.hint or "")) from None
 
 
-def require_data_of_run(located: LocatedConfig) -> None:
-    """Raise ConfigError for a data file of a run that cannot be read, or for missing peft."""
-    for problem in _data_problems(located):
+def require_data_of_run(located: LocatedConfig) -> RunConfig:
+    """Return the config of a run with every data file by name.
+
+    ConfigError for a file that cannot be read, or for missing peft.
+    """
+    config, problems = _expanded(located, is_new=False)
+    for problem in problems:
         hint = problem.hint
         if not problem.place.is_option and problem.message.endswith("does not exist"):
             hint = f"the run stores data paths relative to itself; add --set {problem.key}=PATH"
         raise _error(replace(problem, hint=hint))
     for problem in _adapter_problems(located):
         raise _error(problem)
+    return config
 
 
 def _error(problem: Problem) -> ConfigError:
@@ -61,17 +73,41 @@ def _error(problem: Problem) -> ConfigError:
     return replace(problem, hint="").error(problem.hint or None)
 
 
-def _data_problems(located: LocatedConfig) -> Iterator[Problem]:
-    for name in DATA_SETS:
-        for index, path in enumerate(getattr(located.config.data, name)):
-            check = partial(check_source, path, is_read_again=True)
-            yield from _problems(located, ("data", name, index), check)
+def _expanded(located: LocatedConfig, *, is_new: bool) -> tuple[RunConfig, list[Problem]]:
+    """Return the config with the files of folders and patterns, and the problems of all files.
+
+    A file that is listed twice is a problem only of a new run.
+    """
+    data = located.config.data
+    files: dict[str, list[str]] = {name: [] for name in DATA_SETS}
+    weights: list[float] = []
+    problems: list[Problem] = []
+    for name, found in files.items():
+        known: set[str] = set()
+        for index, entry in enumerate(getattr(data, name)):
+            with _placing(located, ("data", name, index), problems):
+                for file in files_of(entry):
+                    check_source(file, is_read_again=True)
+                    target = os.path.realpath(file)
+                    if is_new and target in known:
+                        raise UsageError(f"{file} is listed twice", hint=_TWICE.get(name))
+                    known.add(target)
+                    found.append(file)
+                    if name == "train":
+                        weights.append(data.weights[index])
+        if len(found) > max(_MAX_FILES, len(getattr(data, name))):
+            message = f"{len(found):,} files; a run can have {_MAX_FILES:,}"
+            problems.append(located.problem(("data", name), message, _JOIN))
+    named = data.with_files({name: tuple(found) for name, found in files.items()}, tuple(weights))
+    return located.config.model_copy(update={"data": named}), problems
 
 
-def _model_problems(located: LocatedConfig) -> Iterator[Problem]:
-    source = located.config.model.pretrained
+def _model_problems(located: LocatedConfig) -> list[Problem]:
+    source, problems = located.config.model.pretrained, list[Problem]()
     if source is not None:
-        yield from _problems(located, ("model", "pretrained"), partial(require_pretrained, source))
+        with _placing(located, ("model", "pretrained"), problems):
+            require_pretrained(source)
+    return problems
 
 
 def _adapter_problems(located: LocatedConfig) -> Iterator[Problem]:
@@ -79,10 +115,10 @@ def _adapter_problems(located: LocatedConfig) -> Iterator[Problem]:
         yield located.problem(("model", "lora"), MISSING, INSTALL)
 
 
-def _problems(
-    located: LocatedConfig, path: KeyPath, check: Callable[[], None]
-) -> Iterator[Problem]:
+@contextmanager
+def _placing(located: LocatedConfig, path: KeyPath, problems: list[Problem]) -> Iterator[None]:
+    """Add a UsageError of the block to the problems, at the value at ``path``."""
     try:
-        check()
+        yield
     except UsageError as error:
-        yield located.problem(path, error.message, error.hint or "")
+        problems.append(located.problem(path, error.message, error.hint or ""))

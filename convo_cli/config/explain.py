@@ -50,6 +50,9 @@ def refusal(problems: Sequence[Problem]) -> ConfigError:
 def problems_of(error: ValidationError, source: Source) -> list[Problem]:
     """Return every finding of the schema with the place of its value."""
     details = error.errors(include_url=False)
+    # A list of which every item is refused is not too short.
+    places = [detail["loc"][:-1] for detail in details]
+    details = [one for one in details if one["type"] != "too_short" or one["loc"] not in places]
     inside = [
         problem
         for detail in details

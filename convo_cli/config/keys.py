@@ -53,8 +53,10 @@ class Key:
         """The allowed values in words."""
         if {"integer", "array"} <= self.types:
             return "a whole number, 1 to 65,535, a list of whole numbers from 0 on, or auto"
-        kind = in_words(self.choices) or next(
-            words for name, words in _KINDS.items() if name in self.types
+        kind = (
+            _KIND_OF.get(self.path)
+            or in_words(self.choices)
+            or next(words for name, words in _KINDS.items() if name in self.types)
         )
         limited = f"{kind}, {self.limits}" if self.limits else kind
         return f"{limited}, or null" if "null" in self.types else limited
@@ -70,6 +72,8 @@ _KINDS = {
     "object": "a section of keys",
     "string": "text",
 }
+_KIND_OF = {"data.train": "text, or a list of texts and {path: FILE, weight: NUMBER}"}
+"""Kinds of keys that have a form of their own."""
 
 
 @cache

@@ -91,9 +91,13 @@ def _locate(data: Any, folder: Path) -> None:
     """Resolve the data paths of a run's config from the run directory."""
     for key in DATA_SETS if isinstance(data, dict) else ():
         if isinstance(paths := data.get(key), list):
-            data[key] = [
-                _located(path, folder) if isinstance(path, str) else path for path in paths
-            ]
+            data[key] = [_located_entry(entry, folder) for entry in paths]
+
+
+def _located_entry(entry: Any, folder: Path) -> Any:
+    if isinstance(entry, dict) and isinstance(entry.get("path"), str):
+        return {**entry, "path": _located(entry["path"], folder)}
+    return _located(entry, folder) if isinstance(entry, str) else entry
 
 
 def _located(path: str, folder: Path) -> str:

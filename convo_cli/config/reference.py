@@ -22,7 +22,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from convo_cli.config.keys import Key, config_keys, in_words, keys_in
 from convo_cli.config.presets import Preset
 from convo_cli.config.reading.config_text import MAX_BYTES
-from convo_cli.config.schema import RunConfig
+from convo_cli.config.schema import TRAIN_ITEMS, RunConfig
 
 SCHEMA_FILE = "convo.schema.json"
 WIDTH = 100
@@ -83,8 +83,8 @@ def json_schema() -> dict[str, Any]:
     schema = RunConfig.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
         for prop in section["properties"].values():
-            if prop.get("items") == {"type": "string"}:  # A single text means a list of one.
-                prop["type"] = ["array", "string"]
+            if prop.get("items") in ({"type": "string"}, TRAIN_ITEMS):
+                prop["type"] = ["array", "string"]  # a single text means a list of one
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -140,6 +140,8 @@ def _section(
 
 
 def _item(value: Any) -> Any:
+    if isinstance(value, dict):
+        return CommentedMap((key, _item(inner)) for key, inner in value.items())
     # In a flow list, ruamel.yaml 0.19 omits quotes that a text like "?a" needs.
     needs_quotes = isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value)
     return DoubleQuotedScalarString(value) if needs_quotes else value

@@ -9,11 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    field_serializer,
+    model_validator,
+)
+from pydantic.config import JsonDict
 from typing_extensions import Self
 
 from convo_cli.config.column_paths import PathSteps, check_path, steps_of
@@ -34,6 +45,8 @@ _BILLION = 1_000_000_000
 """Largest number of steps, tokens or dialogues; no run needs more."""
 DATA_SETS = ("train", "validation", "test")
 """Keys of `data` that name files, in the order in which the files are read."""
+_WEIGHTS = (0.001, 1_000)
+"""Least and greatest weight of a training file."""
 if TYPE_CHECKING:
     MetricName = str
 else:
@@ -53,6 +66,27 @@ def _expand_home(path: str) -> str:
         return expand_home(path)
     except UsageError as error:
         raise ValueError(f"{error.message}; {error.hint}") from None
+
+
+def _path_of(entry: Any) -> Any:
+    """Return the path of an entry of data.train, which may have a weight."""
+    if not isinstance(entry, dict):
+        return entry
+    if not isinstance(entry.get("path"), str) or entry.keys() - {"path", "weight"}:
+        raise ValueError(
+            f"found {json.dumps(entry, default=str)[:60]}; allowed: {{path: FILE, weight: NUMBER}}"
+        )
+    weight, (least, most) = entry.get("weight", 1), _WEIGHTS
+    if type(weight) not in (int, float) or not least <= weight <= most:
+        raise ValueError(
+            f"weight: found {json.dumps(weight, default=str)[:60]}; allowed: a number from "
+            f"{least} to {most:,}"
+        )
+    return entry["path"]
+
+
+def _weight_of(entry: Any) -> float:
+    return entry.get("weight", 1) if isinstance(entry, dict) else 1
 
 
 def _devices(value: Any) -> Any:
@@ -88,6 +122,29 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
 Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
 ModuleNames = Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_modules)]
+TrainPaths = Annotated[
+    tuple[Annotated[PathText, BeforeValidator(_path_of)], ...], BeforeValidator(_one_or_many)
+]
+TRAIN_ITEMS: JsonDict = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {
+                "path": {"type": "string"},
+                "weight": {
+                    "type": "number",
+                    "default": 1,
+                    "minimum": 0.001,
+                    "maximum": 1000,
+                },
+            },
+            "required": ["path"],
+            "additionalProperties": False,
+        },
+    ]
+}
+"""JSON Schema of an entry of data.train."""
 ColumnPath = Annotated[str, AfterValidator(check_path)]
 """The path of a value in a line of data, as `column_paths` defines it."""
 
@@ -240,20 +297,22 @@ class ColumnsConfig(Section):
 
 
 class DataConfig(Section):
-    train: Paths = Field(min_length=1)
-    """JSONL file or list of files to train on, one dialogue a line (.jsonl, .jsonl.gz,
-    .jsonl.zst)."""
+    train: TrainPaths = Field(min_length=1, json_schema_extra={"items": TRAIN_ITEMS})
+    """JSONL file or list of files to train on, one dialogue a line (.jsonl, .jsonl.gz, .jsonl.zst).
+    A folder or a pattern (data/*.jsonl) stands for its files. {path: FILE, weight: 3} passes over
+    FILE 3 times in an epoch."""
     validation: Paths = ()
-    """JSONL file or list of files to evaluate on. Empty, without data.validation_split: no
-    evaluation, so the best checkpoint is the last one."""
+    """Files to evaluate on, given as for data.train, without weights. Empty, without
+    data.validation_split: no evaluation, so the best checkpoint is the last one."""
     validation_split: float | None = Field(None, gt=0, lt=1)
     """Share of the training dialogues to hold back for validation, such as 0.05, instead of
     data.validation; null: none. A hash of the first two turns (without the system turn; case,
     width and white space are ignored) chooses them, so dialogues that begin alike are on the same
     side, and new data moves no old dialogue. At least one is held back, and one stays."""
     test: Paths = ()
-    """JSONL file or list of files to score when the run has finished, with the best checkpoint by
-    loss (the last one without validation); the scores are in test.json. Empty: no test."""
+    """Files, given as for data.validation, to score when the run has finished, with the best
+    checkpoint by loss (the last one without validation); the scores are in test.json. Empty: no
+    test."""
     first_speaker: Literal["user", "assistant"] = "user"
     """First speaker of a dialogue that is a plain list of texts."""
     speakers: SpeakersConfig = SpeakersConfig()
@@ -267,6 +326,13 @@ class DataConfig(Section):
     text of a turn, or <think>...</think> in it): keep (trained on, between these tags before the
     answer) or drop; null: data with reasoning is refused."""
 
+    _weights: tuple[float, ...] = PrivateAttr(())
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Return how often an epoch passes over each file of ``train``."""
+        return self._weights
+
     @property
     def files(self) -> tuple[str, ...]:
         """Return the files of all data sets."""
@@ -279,7 +345,32 @@ class DataConfig(Section):
     def of(self, files: Sequence[str]) -> DataConfig:
         """Return a copy in which these are the training files, unsplit, without any others."""
         empty = dict.fromkeys(DATA_SETS, ())
-        return self.model_copy(update={**empty, "validation_split": None, "train": tuple(files)})
+        copy = self.model_copy(update={**empty, "validation_split": None})
+        return copy.with_files({"train": tuple(files)}, (1,) * len(files))
+
+    def with_files(
+        self, files: Mapping[str, tuple[str, ...]], weights: tuple[float, ...]
+    ) -> DataConfig:
+        """Return a copy with other files of some data sets, and other weights."""
+        copy = self.model_copy(update=dict(files))
+        copy._weights = weights
+        return copy
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_weights(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        read = handler(values)
+        if isinstance(values, dict):
+            read._weights = tuple(map(_weight_of, _one_or_many(values["train"])))
+        return read
+
+    @field_serializer("train")
+    def _entries(self, train: tuple[str, ...]) -> list[str | dict[str, Any]]:
+        """Return the entries of the config; a weight of 1 is left out."""
+        return [
+            path if weight == 1 else {"path": path, "weight": weight}
+            for path, weight in zip(train, self._weights, strict=True)
+        ]
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:

@@ -18,7 +18,7 @@ from convo_cli.errors import EvaluationDivergedError, OutOfMemoryError
 from convo_cli.evaluation.health.judges import findings_of
 from convo_cli.evaluation.health.reply_probes import probe
 from convo_cli.evaluation.health.signs import RunSoFar, Vitals
-from convo_cli.evaluation.likelihood import nll_by_group, target_kinds
+from convo_cli.evaluation.likelihood import GroupsOf, nll_by_groupings, target_kinds
 from convo_cli.evaluation.replies import reply_to_all
 from convo_cli.evaluation.shared_replies import EvaluationStoppedError, SharedReplies
 from convo_cli.events import Emit, EvaluationDone, Notice, Progress, SampleReply
@@ -58,6 +58,8 @@ class Evaluator:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]]
     emit: Emit
+    num_files: int = 1
+    """Files that the dialogues of the store come from."""
     stage: str = "evaluating"
     """Name of the stage in the progress view."""
     so_far: RunSoFar | None = None
@@ -85,8 +87,11 @@ class Evaluator:
                 raise EvaluationStoppedError
 
         count(0)
-        found = nll_by_group(
-            model, self.batching, self.store, kinds, self._groups_of, 3, self.device,
+        groupings: list[tuple[GroupsOf, int]] = [(self._groups_of, 3)]
+        if self.num_files > 1:
+            groupings.append((self._files_of, self.num_files))
+        found, *by_file = nll_by_groupings(
+            model, self.batching, self.store, kinds, groupings, self.device,
             self.autocast, count, max_slots=_MAX_SLOTS, world=self.world,
         )  # fmt: skip
         loss = found.mean() or 0.0
@@ -106,6 +111,9 @@ class Evaluator:
             num_split=self.store.num_split,
             end_nll=found.mean([_END]),
             inner_nll=found.mean([_WORDS]),
+            loss_by_file=tuple(
+                one.mean([file]) for one in by_file for file in range(self.num_files)
+            ),
         )
         judged = self.world.first_alone(lambda: self._judge(model, scores, replies))
         # The others need what decides about early stopping, not samples and findings.
@@ -138,6 +146,10 @@ class Evaluator:
         is_end = np.isin(example.input_ids, self.encoder.stop_ids)
         groups = np.where(is_end, _END, _WORDS)
         return np.where(example.targets == USER_TARGET, _USER, groups)
+
+    def _files_of(self, index: int, example: Example) -> NDArray[np.integer]:
+        file = self.store.dialogues["file"][self.store.dialogue_of[index]]
+        return np.full(len(example.targets), file)
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
         """Generate replies to all dialogues; return none if memory runs out."""

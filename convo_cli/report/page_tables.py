@@ -11,6 +11,7 @@ from convo_cli.config.keys import config_keys
 from convo_cli.config.presets import PRESETS
 from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.report.reading.gathering import Gathered
+from convo_cli.report.reading.run_log import number_of
 from convo_cli.report.shown import device_of, moment, number, size
 from convo_cli.runs.provenance.changes import as_json, leaves
 from convo_cli.wording import counted
@@ -75,22 +76,43 @@ def data_table(run: Gathered) -> Table | None:
 
 
 def file_table(run: Gathered) -> Table | None:
-    """Return path, lines and hash of every data file."""
+    """Return path, lines and hash of every data file, and what the log has of several files."""
     if run.info is None:
         return None
+    files = run.log.starts[-1].get("files") if run.log.starts else None
+    shares = [_mapping(one) for one in files] if isinstance(files, list) else []
+    losses = next((one.loss_by_file for one in reversed(run.log.evaluations.values())), ())
+    scored = "validation" if run.info.validation else "train"
     rows = [
         (
-            name.replace("train", "training") if name == "train" else name,
+            "training" if name == "train" else name,
             file.path,
             _count(file.num_lines or None),
             file.sha256[:12],
+            *(_share(shares, index if name == "train" else None) if shares else ()),
+            *([_loss(losses, index if name == scored else None)] if losses else ()),
         )
         for name in DATA_SETS
-        for file in getattr(run.info, name)
+        for index, file in enumerate(getattr(run.info, name))
     ]
-    head = ("data", "file", "lines", "SHA-256")
-    return Table("Files, as they were when the run began", head, bounded(rows, _MAX_FILES),
-                 frozenset({2}))  # fmt: skip
+    head = ["data", "file", "lines", "SHA-256"]
+    head += ["weight", "tokens of the steps"] if shares else []
+    head += ["last validation loss"] if losses else []
+    numeric = frozenset({2, *range(4, len(head))})
+    caption = "Files, as they were when the run began"
+    return Table(caption, head, bounded(rows, _MAX_FILES), numeric)
+
+
+def _share(shares: Sequence[Mapping[str, Any]], index: int | None) -> tuple[str, str]:
+    """Return weight and share of a training file; empty for other files."""
+    if index is None or index >= len(shares):
+        return "", ""
+    weight, share = (number_of(shares[index].get(name)) for name in ("weight", "share"))
+    return number(weight), "–" if share is None else f"{100 * share:.3g}%"
+
+
+def _loss(losses: Sequence[float | None], index: int | None) -> str:
+    return "" if index is None or index >= len(losses) else number(losses[index])
 
 
 def config_table(config: RunConfig) -> Table:

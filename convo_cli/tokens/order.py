@@ -1,15 +1,16 @@
 """Order of examples: the examples of a step are a pure function of (seed, phases, step).
 
-Epochs, each with its own shuffle, follow each other without a gap as one stream of examples. A step
-trains on the next part of the stream: a number of examples, or those that begin within a number of
-tokens. If a run resumes with another batch size, a new phase begins with the next example, so that
-none is skipped or repeated.
+Epochs, each with its own shuffle (`tokens/mixture`), follow each other without a gap as one stream
+of examples. A step trains on the next part of the stream: a number of examples, or those that begin
+within a number of tokens. If a run resumes with another batch size, a new phase begins with the
+next example, so that none is skipped or repeated.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.config.schema import TrainingConfig
+from convo_cli.tokens.mixture import Mixture
 from convo_cli.tokens.phase import Phase
 
 
@@ -25,13 +27,25 @@ class Order:
     """The stream of N examples with ``lengths`` (N,) in tokens, and the start of each step in it.
 
     No example may be longer than ``batch_tokens``, because it would leave steps empty.
+    ``files`` are the number of examples and the weight of each file; by default, all examples are
+    of one file.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], seed: int, phases: Sequence[Phase]) -> None:
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        seed: int,
+        phases: Sequence[Phase],
+        files: Sequence[tuple[int, float]] = (),
+    ) -> None:
         self.phases = tuple(phases)
         self._lengths, self._seed = lengths, seed
+        self._files = files or ((len(lengths), 1),)
+        self._mixture = Mixture(self._files, seed)
         self._num_tokens = int(lengths.sum())
+        self._epoch_tokens = self._mixture.per_epoch(lengths)
         self._starts = lru_cache(maxsize=2)(self._epoch_starts)
+        self._tokens_before = lru_cache(maxsize=256)(self._tokens_before_epoch)
         # Of the first example of a phase, which may be many epochs ago.
         self._first_token = lru_cache(maxsize=None)(self._token_of)
 
@@ -42,16 +56,16 @@ class Order:
         if (last.batch, last.unit) == (phase.batch, phase.unit):
             return self
         earlier = [phase for phase in self.phases if phase.first_step < step]
-        return Order(self._lengths, self._seed, (*earlier, phase))
+        return Order(self._lengths, self._seed, (*earlier, phase), self._files)
 
     def examples(self, step: int) -> NDArray[np.int64]:
         """Return the example indices of a step (counted from 0), in the order of the stream."""
         begin, end = self.num_before(step), self.num_before(step + 1)
-        size = len(self._lengths)
-        parts = [
-            _epoch_order(size, self._seed, epoch)[max(0, begin - epoch * size) : end - epoch * size]
-            for epoch in range(begin // size, (end - 1) // size + 1)
-        ]
+        epochs = range(self._mixture.locate(begin)[0], self._mixture.locate(end - 1)[0] + 1)
+        parts = []
+        for epoch in epochs:
+            first = self._mixture.num_before(epoch)
+            parts.append(self._mixture.order(epoch)[max(0, begin - first) : end - first])
         return np.concatenate(parts)
 
     def num_before(self, step: int) -> int:
@@ -65,48 +79,65 @@ class Order:
 
     def total(self, values: NDArray[np.int64], step: int) -> int:
         """Return the sum of a value (N,) per example over all examples before a step."""
-        epochs, place = divmod(self.num_before(step), len(values))
-        rest = _epoch_order(len(values), self._seed, epochs)[:place]
-        return epochs * int(values.sum()) + int(values[rest].sum())
+        return sum(self.totals(values, step))
+
+    def totals(self, values: NDArray[np.int64], step: int) -> list[int]:
+        """Return the sums of `total` by file, (F,)."""
+        return self._mixture.totals(values, self.num_before(step))
 
     def epoch(self, step: int) -> float:
         """Return the number of epochs finished before a step."""
-        return self.num_before(step) / len(self._lengths)
+        epoch, place = self._mixture.locate(self.num_before(step))
+        size = self._epoch_size(epoch)
+        return (epoch * size + place) / size
 
     def ends_epoch(self, step: int) -> bool:
         """Return whether the last of ``step`` steps completes an epoch."""
-        size = len(self._lengths)
-        return step > 0 and self.num_before(step) // size > self.num_before(step - 1) // size
+        ends = (self.num_before(step), self.num_before(step - 1)) if step else (0, 0)
+        return self._mixture.locate(ends[0])[0] > self._mixture.locate(ends[1])[0]
 
     @property
     def steps_per_epoch(self) -> float:
         """Return the number of steps of an epoch in the last phase."""
         phase = self.phases[-1]
-        return (len(self._lengths) if phase.unit == "examples" else self._num_tokens) / phase.batch
+        size = self._mixture.epoch_size if phase.unit == "examples" else self._epoch_tokens
+        return float(size / phase.batch)
 
     def num_steps(self, epochs: float) -> int:
         """Return the length of a run in steps, at least 1; the last phase has the rest of it."""
         phase = self.phases[-1]
         # Exact: 1.1 epochs of 10 examples are 11.
-        last = math.ceil(Fraction(str(epochs)) * len(self._lengths)) - 1
+        whole, part = divmod(Fraction(str(epochs)), 1)
+        last = self._mixture.num_before(whole) + math.ceil(part * self._epoch_size(whole)) - 1
         begin, end = phase.first_example, last
         if phase.unit == "tokens":
             begin, end = self._token_of(begin), self._token_of(end)
         return max(1, phase.first_step + max(0, (end - begin) // phase.batch + 1))
 
+    def _epoch_size(self, epoch: int) -> int:
+        return self._mixture.num_before(epoch + 1) - self._mixture.num_before(epoch)
+
     def _token_of(self, example: int) -> int:
         """Return the number of tokens in the stream before one of its examples."""
-        epoch, place = divmod(example, len(self._lengths))
-        return epoch * self._num_tokens + (int(self._starts(epoch)[place]) if place else 0)
+        epoch, place = self._mixture.locate(example)
+        return self._tokens_before(epoch) + (int(self._starts(epoch)[place]) if place else 0)
 
     def _example_at(self, token: int) -> int:
         """Return the first example of the stream with at least ``token`` tokens before it."""
-        epoch, offset = divmod(token, self._num_tokens)
-        return epoch * len(self._lengths) + int(np.searchsorted(self._starts(epoch), offset))
+        # The tokens before an epoch are those of as many mean epochs, give or take one pass.
+        size = self._epoch_tokens
+        low = max(0, (token - self._num_tokens) * size.denominator // size.numerator)
+        high = (token + self._num_tokens) * size.denominator // size.numerator + 2
+        epoch = low - 1 + bisect_right(range(low, high), token, key=self._tokens_before)
+        place = np.searchsorted(self._starts(epoch), token - self._tokens_before(epoch))
+        return self._mixture.num_before(epoch) + int(place)
+
+    def _tokens_before_epoch(self, epoch: int) -> int:
+        return sum(self._mixture.totals(self._lengths, self._mixture.num_before(epoch)))
 
     def _epoch_starts(self, epoch: int) -> NDArray[np.int64]:
         """Return the token at which each example of the epoch begins, in the order of the epoch."""
-        lengths = self._lengths[_epoch_order(len(self._lengths), self._seed, epoch)]
+        lengths = self._lengths[self._mixture.order(epoch)]
         return np.cumsum(lengths) - lengths
 
 
@@ -126,10 +157,3 @@ def share_of(lengths: NDArray[np.int64], rank: int, size: int) -> NDArray[np.int
         if lightest == rank:
             own.append(place)
     return np.array(sorted(own), np.int64)
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
-    order.setflags(write=False)
-    return order

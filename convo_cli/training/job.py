@@ -147,7 +147,11 @@ class RunJob(Job):
         assert store is not None, "no evaluation is due without validation data"
         with self._stop.finishing("stopping; `convo resume` repeats this evaluation"):
             dialogues, so_far = self._parts.reply_dialogues, self._facts.so_far(step)
-            scores = self.score(store, dialogues, step, stage="evaluating", so_far=so_far)
+            data = self._parts.config.data
+            scores = self.score(
+                store, dialogues, step, stage="evaluating", so_far=so_far,
+                num_files=len(data.validation or data.train),
+            )  # fmt: skip
         if scores is None or not self.world.is_first:
             return scores
         floors, weights = self._facts.floors(scores.samples), weights_of(self._run.checkpoint(step))
@@ -160,6 +164,7 @@ class RunJob(Job):
         step: int,
         *,
         stage: str,
+        num_files: int = 1,
         so_far: RunSoFar | None = None,
         model: PreTrainedModel | None = None,
     ) -> EvaluationDone | None:
@@ -180,6 +185,7 @@ class RunJob(Job):
             device=parts.device,
             autocast=self._autocast,
             emit=self.emit,
+            num_files=num_files,
             stage=stage,
             so_far=so_far,
             world=self.world,

@@ -30,6 +30,7 @@ from convo_cli.runs.logs.loss_plot import LossPlot, plotting
 from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
+from convo_cli.tokens.shares import file_shares
 from convo_cli.training.build import Parts, share_state
 from convo_cli.training.job import RunJob
 from convo_cli.training.loop import STOPPED, StepDivergedError, step_seed, train
@@ -221,6 +222,7 @@ def started(
         template=encoder.template.name,
         max_length=encoder.max_length,
         **data.counts(encoder.max_length),
+        files=file_shares(parts.config.data, data.train, parts.order, parts.max_steps),
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),

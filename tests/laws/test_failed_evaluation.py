@@ -59,12 +59,12 @@ def no_space_for_samples(self, record, write=event_log._Lines.write):
 FAILURES = {
     "in the likelihood": (
         evaluator,
-        "nll_by_group",
+        "nll_by_groupings",
         raising(RuntimeError("CUDA error: an illegal memory access")),
     ),
     "out of memory in the likelihood": (
         evaluator,
-        "nll_by_group",
+        "nll_by_groupings",
         raising(torch.OutOfMemoryError("CUDA out of memory.")),
     ),
     "in a reply": (Generator, "answer", raising(ValueError("a bug"))),

@@ -22,6 +22,7 @@ from convo_cli.runs.provenance.run_info import Parent, read_run_info
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.training.run import resume_run, start_run
 from tests.commands import snapshot
+from tests.conftest import SAMPLE_DATA
 
 VOLATILE = {"time", "seconds", "waiting_seconds", "run_dir"}
 
@@ -65,13 +66,29 @@ CASES: dict[str, Any] = {
     "no clipping, constant rate": {"training": {"max_grad_norm": None, "schedule": "constant"}},
     "windows": {"dialogue": {"max_length": 64}},
     "padded batches": {"training": {"packing": "off"}},
-    "batches of tokens": {"training": {"batch_size": None, "batch_tokens": 600}},
+    "batches of tokens of files with weights": {
+        "data": {
+            "train": [
+                {"path": str(SAMPLE_DATA / "valid.jsonl"), "weight": 1.5},
+                {"path": str(SAMPLE_DATA / "train.jsonl"), "weight": 0.05},
+            ],
+            "validation": [str(SAMPLE_DATA / name) for name in ("test.jsonl", "valid.jsonl")],
+        },
+        "training": {"batch_size": None, "batch_tokens": 600},
+    },
     "metric patience": {
         "evaluation": {"every_steps": 2, "early_stopping": {"patience": 9, "monitor": "metric"}}
     },
 }
 
-QUICK = ("plain", "dropout", "accumulation", "curriculum", "fp16", "batches of tokens")
+QUICK = (
+    "plain",
+    "dropout",
+    "accumulation",
+    "curriculum",
+    "fp16",
+    "batches of tokens of files with weights",
+)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -195,6 +196,7 @@ def _require_files(option: str, files: Sequence[str]) -> None:
     """Raise UsageError for a data file that `train` could not read, or a config could not name."""
     from convo_cli.config.reading.building import NOT_TEXT
     from convo_cli.data.decompress import STDIN
+    from convo_cli.data.file_lists import files_of
     from convo_cli.data.reader import check_source
 
     for file in files:
@@ -206,7 +208,8 @@ def _require_files(option: str, files: Sequence[str]) -> None:
                 hint="write stdin to a file first: … > train.jsonl",
             )
         try:
-            check_source(file, is_read_again=True)
+            for path in files_of(file):
+                check_source(path, is_read_again=True)
         except UsageError as error:
             raise UsageError(f"{option} {error.message}", hint=error.hint) from None
 
@@ -218,13 +221,14 @@ def _sized(preset: Preset) -> tuple[Preset, Sizing | None]:
     its data cannot be split.
     """
     from convo_cli.cli.console import printable
+    from convo_cli.data.file_lists import files_of
     from convo_cli.data.sizing.choices import size_for
     from convo_cli.data.sizing.estimate import estimate_size
 
     config = preset.config()
     coverage = config.tokenizer.character_coverage
     train, validation, test = (
-        estimate_size(paths, config.data, coverage=coverage)
+        estimate_size(list(chain(*map(files_of, paths))), config.data, coverage=coverage)
         for paths in (config.data.train, config.data.validation, config.data.test)
     )
     if train.num_dialogues == 0:

@@ -103,10 +103,9 @@ def resume(
     overrides = with_devices(overrides, devices)
     before = read_config(existing_run(run_dir))
     located = locate_overrides(before, overrides)
-    run_config = located.config
-    if is_proof and run_config.name != before.name:
+    if is_proof and located.config.name != before.name:
         raise UsageError("--verify creates no new run", hint="leave out --set name=…")
-    require_data_of_run(located)
+    run_config = require_data_of_run(located)
     doing = "verifying" if is_proof else "resuming"
     if not is_launched():
         announce(f"{doing} {run_dir} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)

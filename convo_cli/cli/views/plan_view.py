@@ -41,6 +41,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
         "num_trained_parameters": plan.num_trained_parameters,
         "template": start.template,
         "max_length": start.max_length,
+        "files": list(start.files),
         "training": _counts(start.training),
         "validation": None if start.validation is None else _counts(start.validation),
         "test": None if start.test is None else _counts(start.test),

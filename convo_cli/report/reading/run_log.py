@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,7 @@ class Evaluation:
     """Kind and message of each finding."""
     has_health: bool
     """False if the record was written before convo looked for findings."""
+    loss_by_file: Sequence[float | None] = ()
 
     def scores_of(self, floor: str) -> Mapping[str, float]:
         """Return the scores of a floor, of the ``real`` replies, or of the model if empty."""
@@ -189,7 +190,7 @@ def _cut(log: RunLog, step: int) -> None:
 
 def _evaluation(record: Mapping[str, Any], step: int) -> Evaluation:
     floors = record.get("floors")
-    findings = record.get("findings")
+    findings, losses = record.get("findings"), record.get("loss_by_file")
     return Evaluation(
         step=step,
         loss=number_of(record.get("loss")),
@@ -204,6 +205,7 @@ def _evaluation(record: Mapping[str, Any], step: int) -> Evaluation:
         },
         end_nll=number_of(record.get("end_nll")),
         inner_nll=number_of(record.get("inner_nll")),
+        loss_by_file=[number_of(loss) for loss in losses] if isinstance(losses, list) else [],
         findings=tuple(
             (str(one.get("kind")), str(one.get("message")))
             for one in (findings if isinstance(findings, list) else ())[:_MAX_NAMES]

@@ -106,6 +106,7 @@ def evaluation_record(event: EvaluationDone) -> dict[str, Any]:
             "floors": {name: dict(scores) for name, scores in event.floors.items()},
             "end_nll": event.end_nll,
             "inner_nll": event.inner_nll,
+            "loss_by_file": list(event.loss_by_file),
             "findings": [asdict(finding) for finding in event.findings],
             "best": list(event.best),
             "weights": event.weights,
@@ -120,6 +121,7 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
     if record.get("checksum") != _checksum(record):
         return None
     try:
+        intervals = record.get("intervals", {}).items()
         return EvaluationDone(
             step=index(record["step"]),
             loss=float(record["loss"]),
@@ -130,12 +132,11 @@ def evaluation_of(record: Mapping[str, Any]) -> EvaluationDone | None:
             real_scores=_numbers(record.get("real_scores", {})),
             best=tuple(record["best"]),
             weights=record["weights"],
-            intervals={
-                k: (float(a), float(b)) for k, (a, b) in record.get("intervals", {}).items()
-            },
+            intervals={k: (float(a), float(b)) for k, (a, b) in intervals},
             floors={k: _numbers(scores) for k, scores in record.get("floors", {}).items()},
             end_nll=record.get("end_nll"),
             inner_nll=record.get("inner_nll"),
+            loss_by_file=tuple(record.get("loss_by_file", ())),
             findings=tuple(HealthFinding(**finding) for finding in record.get("findings", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -223,13 +224,12 @@ def weights_of(checkpoint: Path) -> str:
 
 def finite(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record with null for every number that JSON cannot represent."""
-    values: dict[str, Any] = {}
+    values = dict(record)
     for key, value in record.items():
         if isinstance(value, Mapping):
-            value = finite(value)
+            values[key] = finite(value)
         elif isinstance(value, float) and not isfinite(value):
-            value = None
-        values[key] = value
+            values[key] = None
     return values
 
 

@@ -126,6 +126,8 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "peak_flops": event.peak_flops,
                 "template": event.template,
                 "max_length": event.max_length,
+                # Without paths, which run.json has: a run directory may be moved.
+                "files": [{k: v for k, v in file.items() if k != "path"} for file in event.files],
                 "training": asdict(event.training),
                 "validation": None if event.validation is None else asdict(event.validation),
                 "test": None if event.test is None else asdict(event.test),

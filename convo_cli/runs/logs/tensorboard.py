@@ -132,6 +132,8 @@ def _evaluation_scalars(event: EvaluationDone) -> dict[str, float]:
     for name, value in (("end_nll", event.end_nll), ("inner_nll", event.inner_nll)):
         if value is not None:
             numbers[name] = value
+    for file, loss in enumerate(event.loss_by_file):
+        numbers |= {} if loss is None else {f"loss/file_{file}": loss}
     for name, (low, high) in event.intervals.items():
         numbers |= {f"{name}/low": low, f"{name}/high": high}
     for floor, scores in {**event.floors, "real": event.real_scores}.items():

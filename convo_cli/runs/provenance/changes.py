@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from convo_cli.config.schema import DATA_SETS, RunConfig
+from convo_cli.config.schema import DATA_SETS, DataConfig, RunConfig
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles
@@ -78,6 +78,10 @@ def changes_of_settings(before: RunInfo, now: RunInfo) -> list[str]:
         for key in keys
         if old.get(key) != new.get(key)
     ]
+    changed += [
+        f"data.train: weight of {path}: {old:g} -> {new:g}"
+        for path, old, new in _other_weights(before.config.data, now.config.data)
+    ]
     for what in DATA_SETS:
         if [file.sha256 for file in getattr(before, what)] != [
             file.sha256 for file in getattr(now, what)
@@ -123,6 +127,22 @@ def changes_of_data(info: RunInfo, data: DataFiles) -> list[str]:
             if old.sha256 != new.sha256
         ]
     return changes
+
+
+def changes_of_weights(before: DataConfig, now: DataConfig) -> list[str]:
+    """Return a clause for each training file whose weight differs from the start of the run."""
+    return [
+        f"{path}: its weight is {new:g}, but the run began with {old:g}"
+        for path, old, new in _other_weights(before, now)
+    ]
+
+
+def _other_weights(before: DataConfig, now: DataConfig) -> Iterable[tuple[str, float, float]]:
+    """Yield path, weight before and weight now; nothing if there are more or fewer files."""
+    if len(before.train) == len(now.train):
+        for path, old, new in zip(now.train, before.weights, now.weights, strict=True):
+            if old != new:
+                yield path, old, new
 
 
 def changes_of_base_model(info: RunInfo) -> list[str]:

@@ -8,16 +8,17 @@ from convo_cli import __version__
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import ChangedError
 from convo_cli.events import Emit, Notice
+from convo_cli.prepare.inputs import Inputs
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.changes import (
     as_json,
     changes_of_base_model,
     changes_of_config,
     changes_of_data,
+    changes_of_weights,
     leaves,
     recorded,
 )
-from convo_cli.runs.provenance.data_files import DataFiles
 from convo_cli.runs.provenance.execution import Execution
 from convo_cli.runs.provenance.movable import movable_files
 from convo_cli.runs.provenance.run_info import (
@@ -45,18 +46,14 @@ _MAX_NAMED = 5
 
 
 def accept_changes(
-    run: RunDirectory,
-    info: RunInfo,
-    config: RunConfig,
-    files: DataFiles,
-    emit: Emit,
-    *,
-    allow_changed: bool,
+    run: RunDirectory, info: RunInfo, inputs: Inputs, *, allow_changed: bool
 ) -> RunInfo:
     """Return run.json with the data and base model of the resume.
 
-    ChangedError if they, or config.yaml, changed and this is not allowed.
+    ChangedError if they, the weights of training files, or config.yaml changed and this is not
+    allowed.
     """
+    files, config, emit = inputs.files, inputs.config, inputs.emit
     if config.model != info.config.model:
         info = _with_moved_base(info, config, emit)
     if not info.is_intact:
@@ -69,6 +66,7 @@ def accept_changes(
     changes = [
         *changes_of_config(run, info, read_config(run)),
         *changes_of_data(info, files),
+        *changes_of_weights(info.config.data, inputs.config.data),
         *changes_of_base_model(info),
     ]
     if not changes:

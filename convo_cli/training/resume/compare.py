@@ -36,6 +36,7 @@ _NOT_COMPARED = {
     "findings",
     "weights",
     "checksum",
+    "loss_by_file",  # the parts of a loss that is compared; earlier versions log none
 }
 """Measurements, the length of the run, and references to other evaluations and files."""
 

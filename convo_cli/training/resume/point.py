@@ -64,7 +64,7 @@ def load_resume_point(
     config, emit = inputs.config, inputs.emit
     info = read_run_info(run)
     require_same_config(info.config, config)
-    accepted = accept_changes(run, info, config, inputs.files, emit, allow_changed=allow_changed)
+    accepted = accept_changes(run, info, inputs, allow_changed=allow_changed)
     begin("verifying the checkpoint", emit)
     found = _find_together(run, which, config.evaluation.metric, inputs.world)
     fork = fork_of(run, found, info.config.name, config.name, discard_later=discard_later)

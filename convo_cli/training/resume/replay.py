@@ -88,9 +88,7 @@ def verify_run(
         inputs = Inputs(
             config, read_data_files(config.data, emit), Cache(run.path.resolve().parent, emit), emit
         )
-        accepted = accept_changes(
-            run, info, config, inputs.files, emit, allow_changed=allow_changed
-        )
+        accepted = accept_changes(run, info, inputs, allow_changed=allow_changed)
         begin("verifying the checkpoint", emit)
         newest = open_checkpoint(run.path, emit, "last")
         aside = RunDirectory(Path(folder))

@@ -39,13 +39,16 @@ def test_only_what_has_no_default_is_required() -> None:
     ]
 
 
+FILES = "text, or a list of texts and {path: FILE, weight: NUMBER}, not empty"
+
+
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
         ("seed", "a whole number, 0 to 9,223,372,036,854,775,807"),
         ("deterministic", "true or false"),
         ("data", "a section of keys"),
-        ("data.train", "text or a list of texts, not empty"),
+        ("data.train", FILES),
         ("data.validation", "text or a list of texts"),
         ("model.scratch", "a section of keys, or null"),
         ("model.pretrained", "text, not empty, or null"),

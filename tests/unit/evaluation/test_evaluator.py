@@ -70,6 +70,22 @@ def test_an_evaluation_is_the_same_every_time_and_touches_no_random_state(make_e
     assert not model.training
 
 
+def test_the_loss_of_each_file_is_that_of_its_dialogues(
+    make_evaluator, model, encoder, sample_dialogues
+):
+    store = encoded(encoder, sample_dialogues[:8])
+    store.dialogues["file"] = [0, 0, 0, 2, 2, 2, 2, 2]
+    whole = make_evaluator(store=store, num_files=3, dialogues=())(model, step=0)
+    alone = [
+        make_evaluator(store=encoded(encoder, part), dialogues=())(model, step=0)
+        for part in (sample_dialogues[:3], sample_dialogues[3:8])
+    ]
+    first, nothing, last = whole.loss_by_file
+    assert (first, last) == pytest.approx([one.loss for one in alone], rel=1e-6)
+    assert nothing is None
+    assert alone[0].loss_by_file == ()
+
+
 def test_progress_begins_at_nothing_and_ends_at_the_whole(make_evaluator, model):
     events = []
     make_evaluator(events.append)(model, step=0)

@@ -281,6 +281,27 @@ def test_changed_data_that_is_allowed_is_what_the_run_goes_on_with(run, ignore, 
     assert resume(run, ignore, "training.max_steps=6").step == 6
 
 
+def test_another_weight_of_a_file_is_refused_like_other_data_and_needs_no_encoding(run, ignore):
+    path = load_config(run.config).data.train[0]
+    heavy = f"data.train=[{{path: {path}, weight: 2.5}}]"
+    with pytest.raises(ChangedError, match=r"its weight is 2\.5, but the run began with 1"):
+        resume(run, ignore, "training.max_steps=5", heavy)
+
+    def go_on(train, max_steps):
+        settings = [train, f"training.max_steps={max_steps}"]
+        config, events = apply_overrides(load_config(run.config), settings), []
+        resume_run(run.path, "last", config, events.append, allow_changed=True)
+        return events
+
+    (started,) = [event for event in go_on(heavy, 5) if isinstance(event, RunStarted)]
+    assert [(file["weight"], file["share"]) for file in started.files] == [(2.5, 1)]
+    assert load_config(run.config).data.weights == (2.5,)
+    notices = [event for event in go_on(f"data.train={path}", 6) if isinstance(event, Notice)]
+    assert any("reusing its tokens" in notice.message for notice in notices)
+    changes = [change.message for change in read_run_info(run).changes]
+    assert [text[-10:] for text in changes if "weight" in text] == [": 1 -> 2.5", ": 2.5 -> 1"]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from convo_cli.cli.console import printable
 from convo_cli.events import RunStarted, TokenCounts
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from convo_cli.prepare.preview import Preview
+
+_MAX_FILES = 20
 
 
 def show_counts(console: Console, event: RunStarted | Preview) -> None:
@@ -50,6 +54,33 @@ def show_counts(console: Console, event: RunStarted | Preview) -> None:
         if any(counts.num_targets_by_role[role] for counts in sets):
             add_row(f"{role} targets (of tokens)", partial(_targets, role))
     console.print(table)
+    if isinstance(event, RunStarted) and event.files:
+        console.print()
+        console.print(_file_table(event.files))
+
+
+def _file_table(files: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of the training files and their shares in the steps."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("training file", overflow="fold")
+    for name in ("weight", "dialogues", "tokens", "tokens of the steps"):
+        table.add_column(name, justify="right")
+    for file in files[:_MAX_FILES]:
+        table.add_row(
+            Text(printable(file["path"])),
+            f"{file['weight']:g}",
+            f"{file['num_dialogues']:,}",
+            f"{file['num_tokens']:,}",
+            f"{100 * file['share']:.3g}%",
+        )
+    if left := files[_MAX_FILES:]:
+        share = sum(file["share"] for file in left)
+        table.add_row(f"… and {len(left):,} more", "", "", "", f"{100 * share:.3g}%")
+    return table
 
 
 def _held_back(counts: TokenCounts) -> str:
