@@ -99,7 +99,8 @@ def _differences(members: Sequence[Member]) -> Iterator[tuple[str, tuple[Any, ..
                 tuple(None if one is None else [file.path for file in one] for one in files),
             )
     weights = [None if info is None else info.config.data.weights for info in infos]
-    if len(known := {one for one in weights if one}) > 1 and any(set(one) != {1} for one in known):
+    mixtures = {one for one in weights if one is not None}
+    if len(mixtures) > 1 and any(set(one) != {1} for one in mixtures):
         yield "weights of data.train", tuple(one and list(one) for one in weights)
 
 

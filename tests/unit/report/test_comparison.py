@@ -42,6 +42,13 @@ def test_keys_and_data_that_differ(tmp_path):
     assert caution == "dialogue.train_on differs, so the validation losses have different targets"
 
 
+def test_other_weights_of_the_same_files_are_a_difference(tmp_path):
+    heavy = {**VALUES, "data": {**VALUES["data"], "train": [{"path": "a.jsonl", "weight": 3}]}}
+    write_run(tmp_path / "a", healthy(40, 20))
+    write_run(tmp_path / "b", healthy(40, 20), run_info(heavy))
+    assert dict(compared(tmp_path, "a", "b").differences) == {"weights of data.train": ([1], [3])}
+
+
 def test_other_tokenizers_do_not_compare_by_token(tmp_path):
     for name in ("a", "b"):
         run = write_run(tmp_path / name, healthy(40, 20))

@@ -106,6 +106,16 @@ def test_a_healthy_run_has_everything(tmp_path):
     assert page.tags.count("desc") == page.tags.count("figure") > 4
 
 
+def test_files_with_weights_have_shares_and_losses(tmp_path):
+    file = {"path": "a", "weight": 3, "num_dialogues": 1, "num_tokens": 9, "share": 0.625}
+    scores = replace(scored(10, 2.0), loss_by_file=(1.25, None))
+    run = write_run(tmp_path / "run", [replace(STARTED, files=(file,)), scores])
+    text = page_of(run).text
+    assert "62.5%" in text
+    assert "1.250" in text
+    assert "tokens of the steps" not in page_of(write_run(tmp_path / "plain", healthy())).text
+
+
 def test_every_drawing_has_a_title_and_a_description(tmp_path):
     page = page_of(write_run(tmp_path / "run", healthy()))
     labelled = [value for name, value in page.attributes if name == "aria-labelledby"]
