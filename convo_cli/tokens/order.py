@@ -27,8 +27,8 @@ class Order:
     """The stream of N examples with ``lengths`` (N,) in tokens, and the start of each step in it.
 
     No example may be longer than ``batch_tokens``, because it would leave steps empty.
-    ``files`` are the number of examples and the weight of each file; by default, all examples are
-    of one file.
+    ``files`` are the number of examples and the weight of each file, in the order of the examples;
+    by default, all are of one file.
     """
 
     def __init__(

@@ -23,11 +23,14 @@ class FileShare(TypedDict):
     """Its part of the tokens of all steps."""
 
 
-def sizes_and_weights(data: DataConfig, store: TokenStore) -> tuple[tuple[int, float], ...]:
-    """Return the number of examples and the weight of each training file, for an `Order`."""
-    files = store.dialogues["file"][store.dialogue_of]  # ascending
-    sizes = np.bincount(files, minlength=len(data.train)).tolist()
-    return tuple(zip(sizes, data.weights, strict=True))
+def parts_of(store: TokenStore) -> list[tuple[int, int]]:
+    """Return file and number of examples of each stretch of examples from one file.
+
+    A file that an old config lists twice may have two.
+    """
+    files = store.dialogues["file"][store.dialogue_of]
+    ends = np.flatnonzero(np.diff(files, append=-2)) + 1
+    return list(zip(files[ends - 1].tolist(), np.diff(ends, prepend=0).tolist(), strict=True))
 
 
 def file_shares(
@@ -41,7 +44,11 @@ def file_shares(
     num_dialogues = np.bincount(files[tokens > 0], minlength=num)
     num_tokens = np.zeros(num, np.int64)
     np.add.at(num_tokens, files, tokens)
-    of_steps = order.totals(store.lengths, num_steps)
+    of_steps = [0] * num
+    for (file, _), total in zip(
+        parts_of(store), order.totals(store.lengths, num_steps), strict=True
+    ):
+        of_steps[file] += total
     return tuple(
         FileShare(
             path=path,

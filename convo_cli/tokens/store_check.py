@@ -56,8 +56,6 @@ def _require_order(store: TokenStore, max_length: int, num_files: int) -> None:
     num_tokens, files = dialogues["num_tokens"], dialogues["file"]
     if not len(dialogues) or num_tokens.min() < 0 or dialogues["line"].min() < 1 or files.min() < 0:
         raise _invalid("dialogues", "none, or a number below its minimum")
-    if (files[1:] < files[:-1]).any():
-        raise _invalid("dialogues", "files that do not follow each other")
     if files.max() >= num_files or dialogues["is_split"].view(np.uint8).max() > 1:
         raise _invalid("dialogues", "a file beyond the data files, or an invalid flag")
     if not np.array_equal(np.bincount(dialogue_of, minlength=len(dialogues)) > 0, num_tokens > 0):

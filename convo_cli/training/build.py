@@ -41,7 +41,7 @@ from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
-from convo_cli.tokens.shares import sizes_and_weights
+from convo_cli.tokens.shares import parts_of
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
@@ -216,8 +216,9 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     sharding = choose_sharding(training.sharding, model, inputs.world, inputs.emit)
     progress, length = beginning.progress, training.length
     phases = progress.phases or (Phase.of(training),)
-    files = sizes_and_weights(config.data, data.train)
-    order = Order(data.train.lengths, config.seed, phases, files)
+    weights = config.data.weights
+    parts = [(size, weights[file]) for file, size in parts_of(data.train)]
+    order = Order(data.train.lengths, config.seed, phases, parts)
     order = order.resumed(progress.step, training)
     with inputs.world.after_first():
         reply_dialogues = find_reply_dialogues(inputs, "validation")

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from convo_cli.config.schema import TrainingConfig
+from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
+from convo_cli.tokens.shares import parts_of
+from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore
 
 
 def order_of(num_examples, batch, seed=1, length=3):
@@ -105,3 +108,13 @@ def test_an_epoch_ends_with_the_step_that_takes_its_last_example():
     assert [step for step in range(13) if resumed.ends_epoch(step)] == [3, 11], (
         "12 examples in 3 steps, then one each"
     )
+
+
+def test_the_parts_of_a_store_are_its_files_in_order_without_those_that_have_no_example():
+    files = ["a", "b", "c", "d"]
+    example = Encoded([Example(np.zeros(3, np.int32), np.array([0, 1, 1], np.uint8))], 3)
+    encoded = [
+        (Dialogue((Turn("user", "-"),), 1, file), LEFT_OUT if file == "c" else example)
+        for file in "aaacbda"
+    ]
+    assert parts_of(TokenStore.build(encoded, files)) == [(0, 3), (1, 1), (3, 1), (0, 1)]

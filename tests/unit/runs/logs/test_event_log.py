@@ -55,7 +55,7 @@ SAMPLE = SampleReply(
 )
 
 
-CHECKSUM = "b235b537cedf10be"
+CHECKSUM = "cb5fad8430edb8b9"
 """Of `evaluation(1)`: it does not depend on times."""
 
 
@@ -147,6 +147,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "peak_flops": None,
             "template": "turns",
             "max_length": 64,
+            "files": [],
             "training": {
                 "num_dialogues": 20,
                 "num_examples": 21,
@@ -189,6 +190,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "floors": {},
             "end_nll": None,
             "inner_nll": None,
+            "loss_by_file": [],
             "findings": [],
             "best": ["loss"],
             "weights": "0123abcd",
