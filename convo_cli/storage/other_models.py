@@ -155,7 +155,7 @@ def _adapter(folder: Path) -> ModelError:
     base, kind = config.get("base_model_name_or_path"), config.get("peft_type", "LORA")
     of_base = f" of {_shown(base)}" if isinstance(base, str) and base else ""
     if (folder / ADAPTER_BASE).is_file():
-        merged = typeable(free_name(folder, "merged"))
+        merged = typeable(free_name(Path(folder.name), "merged"))
         hint = f"merge it into its model: convo export {typeable(folder)} {merged}"
     elif kind not in _MERGED:
         hint = f"adapters of type {_shown(kind)} cannot be merged; give a whole model"

@@ -73,6 +73,11 @@ def tensors(folder, step, run="whole"):
     return load_file(checkpoint(folder, step, run) / "adapter_model.safetensors")
 
 
+def id_of(folder, token):
+    content = json.loads((checkpoint(folder, 4) / "tokenizer.json").read_text())
+    return next(one["id"] for one in content["added_tokens"] if one["content"] == token)
+
+
 def test_a_checkpoint_holds_the_adapter_and_the_hashes_of_its_base(workplace):
     last = checkpoint(workplace, 4)
     names = {path.name for path in last.iterdir()}
@@ -137,6 +142,7 @@ def test_the_export_is_merged_and_replies_like_the_adapter(workplace):
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, unmerged(ids).logits, atol=1e-4, rtol=1e-4)
     head, table = plain.get_output_embeddings(), plain.get_input_embeddings()
+    assert plain.generation_config.eos_token_id == [id_of(workplace, "<|end|>")]
     is_tied = plain.config.tie_word_embeddings
     assert (head.weight.data_ptr() == table.weight.data_ptr()) is is_tied
 
@@ -149,6 +155,21 @@ def test_the_adapter_alone_is_opened_by_peft_and_names_no_local_path(workplace):
     refused = run_here(workplace, "chat", "alone", stdin=b"Hello!\n")
     assert refused.code == 2
     assert "an adapter" in refused.err
+
+
+def test_a_dry_run_counts_what_is_trained_and_leaves_no_run(one):
+    planned = run_here(one, "train", "config.yaml", *LORA, *settings("name=dry"), "--dry-run")
+    assert planned.code == 0, planned.err
+    trained = sum(tensor.numel() for tensor in tensors(one, 0).values())
+    assert f", {trained:,} trained" in planned.out
+    assert not (one / "runs/dry").exists()
+
+
+def test_an_adapter_is_no_base_but_can_be_merged_to_one(one):
+    base = settings(f"model.pretrained={checkpoint(one, 2)}", "name=second")
+    refused = run_here(one, "train", "config.yaml", *LORA, *base)
+    assert refused.code == 2
+    assert f"convo export {checkpoint(one, 2)} step-00000002-merged" in refused.err
 
 
 def test_a_merged_model_has_no_trace_of_peft(workplace):
