@@ -313,6 +313,7 @@ OWN_PROCESSES = "data/checks/workers.py"
 holds.
 """
 RECEIPT_OF_LEGACY = "export/plain_process.py"
+RECEIPT_OF_ADAPTER = "export/adapter.py"  # peft has no code to load, and convo wrote the folder
 """Opens the one pickle that convo writes, as a program of its own."""
 
 
@@ -355,6 +356,8 @@ def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
     loads = [(file, node) for file, name, node in calls() if name.endswith(".from_pretrained")]
     assert {file for file, _ in loads} >= {"model/loading.py", "text/tokenizers/pretrained.py"}
     for file, node in loads:
+        if file == RECEIPT_OF_ADAPTER and ast.unparse(node.func) == "PeftModel.from_pretrained":
+            continue
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert options["trust_remote_code"] == "False", file
         if "Model" not in ast.unparse(node.func):
