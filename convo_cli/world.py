@@ -1,7 +1,7 @@
-"""World of a run: the processes that train one model together.
+"""World of a command: the processes that train or evaluate one model together.
 
-`World` is one process: its methods return what they are given, and nothing of torch is imported.
-`training/distributed/process_group` has the form for several processes. Every process calls the
+`World` is a single process: its methods return their arguments, and nothing of torch is imported.
+`training/distributed/process_group` is the subclass for several processes. Every process calls the
 same methods in the same order; rank 0 alone writes files and shows progress.
 """
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Seat(NamedTuple):
-    """The place of this process in its world, as torchrun and `convo` write it to the environment.
+    """Rank of this process and number of processes, from the environment that a launcher sets.
 
-    ``local`` values count the processes on this machine.
+    The ``local`` values count only the processes on this machine.
     """
 
     rank: int
@@ -28,7 +28,7 @@ class Seat(NamedTuple):
 
 
 def seat_in(environment: Mapping[str, str] = os.environ) -> Seat | None:
-    """Return the place of this process; None if no launcher started it, or if it is impossible."""
+    """Return the seat of this process; None without a launcher, or if the values disagree."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     values = [environment.get(name, "") for name in names]
     if not all(value.isdecimal() for value in values):
@@ -45,19 +45,19 @@ def is_first_process() -> bool:
 
 
 class Tally:
-    """A number to which every process adds in its own time; the form for one process."""
+    """A counter that every process adds to at its own pace; here, that of a single process."""
 
     def __init__(self) -> None:
         self._sum = 0
 
     def add(self, amount: int = 0) -> int:
-        """Add to the number, and return the sum over all processes so far, without waiting."""
+        """Add to the counter; return the sum over all processes so far, without waiting."""
         self._sum += amount
         return self._sum
 
 
 class World:
-    """One process; the base of the form for several."""
+    """A single process, and the base class for several."""
 
     rank: int = 0
     """Number of this process in the world, from 0."""
@@ -72,11 +72,11 @@ class World:
         return self.rank == 0
 
     def name(self, rank: int) -> str:
-        """Return a process in words, with its host."""
+        """Return the name of a process for messages, with its host."""
         return f"rank {rank}"
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the sum of each value over the processes: in float64, in the order of ranks."""
+        """Return the sum of each value over the processes, in float64 and in the order of ranks."""
         return list(values)
 
     def any(self, flag: bool) -> bool:
@@ -90,7 +90,7 @@ class World:
     def sum_gradients(self, parameters: Iterable[Any]) -> None:
         """Replace the gradient of each parameter by its sum over the processes.
 
-        It stays None if no process has one.
+        A gradient stays None if no process has one.
         """
 
     def share_weights(self, tensors: Iterable[Any]) -> None:
@@ -98,7 +98,7 @@ class World:
 
     @contextmanager
     def after_first(self) -> Iterator[None]:
-        """Run the block in rank 0, and then in the others, which wait however long it takes."""
+        """Run the block in rank 0 first, then in the others; they wait without a time limit."""
         yield
 
     @contextmanager
@@ -107,23 +107,23 @@ class World:
         yield
 
     def first_alone(self, work: Callable[[], T]) -> T | None:
-        """Run work in rank 0 while the others wait, however long it takes; they return None.
+        """Run work in rank 0 alone; the others wait without a time limit, and return None.
 
-        Its error ends every process.
+        An error of the work ends every process.
         """
         return work()
 
     def tally(self) -> Tally:
-        """Return a number that the processes share while they work at different paces."""
+        """Return a counter that the processes share while they work at different paces."""
         return Tally()
 
     def meet(self, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Wait until every process is here, however long it takes; call ``on_wait`` meanwhile."""
+        """Wait for all processes without a time limit; call ``on_wait`` during the wait."""
 
     def agreed(self, work: Callable[[], T], on_wait: Callable[[], None] = lambda: None) -> T:
-        """Run work that needs no other process, and meet.
+        """Run work that needs no other process, then `meet`.
 
-        If it fails with an error of convo in some process, the error of the first one is raised in
-        all of them, so that all continue alike.
+        If it raises a ConvoError in some processes, all processes raise the error of the lowest
+        of these ranks, so that all continue in the same way.
         """
         return work()

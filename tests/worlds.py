@@ -126,7 +126,7 @@ def disturb(world: World) -> list[str]:
 
     def generate() -> dict[int, Any]:
         while world.rank % 2 == 0:  # until it sees the request of another process
-            shared.look()
+            shared.raise_if_stopped()
         return {}
 
     try:

@@ -78,7 +78,7 @@ def require_device(name: str) -> None:
 def parse_devices(text: str | None, device: str) -> Devices:
     """Return the value of ``--devices``, or the number of processes that torchrun started.
 
-    UsageError if it is wrong or if ``--device`` is a single one.
+    UsageError if it is malformed, or if ``--device`` names a single device.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -95,7 +95,7 @@ def parse_devices(text: str | None, device: str) -> Devices:
     except ValidationError:
         raise UsageError(
             f"--devices {text}: not a number of devices",
-            hint="a whole number from 1 on, a list of different GPUs such as 0,2, or auto",
+            hint="a whole number, 1 to 65,535, a list of different GPUs such as 0,2, or auto",
         ) from None
     if devices != 1 and device not in ("auto", "cpu", "cuda"):
         raise UsageError(

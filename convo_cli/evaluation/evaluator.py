@@ -73,7 +73,7 @@ class Evaluator:
         """Evaluate the weights after ``step`` steps, without touching any random state.
 
         The model is left in evaluation mode. EvaluationDivergedError if the loss is not finite,
-        EvaluationStoppedError after a stop request in some process of the world.
+        EvaluationStoppedError after a stop request in any process of the world.
         """
         started = time.perf_counter()
         kinds = target_kinds(self.train_on)

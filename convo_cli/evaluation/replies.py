@@ -36,7 +36,7 @@ def reply_to_all(
         with suppress(DataError):
             queries.append(generator.query(history, greedy))
             questions.append((spoken(history), dialogue.turns[index]))
-    own = shared.own(np.array([query.size for query in queries], np.int64))
+    own = shared.own_items(np.array([query.size for query in queries], np.int64))
     num_left_out = len(dialogues) - len(queries) if shared.world.is_first else 0
 
     def generate() -> dict[int, Reply]:
@@ -46,7 +46,7 @@ def reply_to_all(
             [queries[number] for number in own],
             greedy,
             on_reply=lambda done: shared.count(num_left_out + done),
-            on_token=shared.look,
+            on_token=shared.raise_if_stopped,
         )
         return dict(zip(own, replies, strict=True))
 

@@ -1,4 +1,4 @@
-"""Replies that the processes of a world generate together, each its share at its own pace."""
+"""Replies shared by the processes of a world: each generates some of them, at its own pace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convo_cli.model.decoding.generator import Reply
 from convo_cli.tokens.order import share_of
 from convo_cli.world import World
 
-_SECONDS = 0.2  # between two looks for a stop request, of this process or of another one
+_SECONDS = 0.2  # between two checks for a stop request, of this process or of another one
 
 
 class EvaluationStoppedError(Exception):
@@ -22,16 +22,16 @@ class EvaluationStoppedError(Exception):
 
 
 class Answer(NamedTuple):
-    """What all processes know of a reply."""
+    """The fields of a reply that the processes send each other."""
 
     text: str
     stopped: bool
 
 
 class SharedReplies:
-    """The work of one round of replies; every process of the world creates it.
+    """One set of replies to generate; every process of the world creates it.
 
-    ``show`` receives the number of replies that all processes have finished, and ``is_stopped``
+    ``show`` receives how many replies are finished in all processes together, and ``is_stopped``
     returns whether this process has a stop request.
     """
 
@@ -46,27 +46,27 @@ class SharedReplies:
         self._done, self._stops = self.world.tally(), self.world.tally()
         self._num_own = 0
         self._has_asked = False
-        self._next_look = 0.0
+        self._next_check = 0.0
 
-    def own(self, costs: NDArray[np.int64]) -> list[int]:
-        """Return the places of this process's items, given the cost of each item."""
+    def own_items(self, costs: NDArray[np.int64]) -> list[int]:
+        """Return the indices of the items of this process; ``costs`` has the cost of each item."""
         return [int(place) for place in share_of(costs, self.world.rank, self.world.size)]
 
     def count(self, done: int) -> None:
-        """Count the replies of this process, of which ``done`` are finished by now."""
+        """Count the replies that this process has finished: ``done`` so far."""
         self._show(self._done.add(done - self._num_own))
         self._num_own = done
 
-    def look(self) -> None:
-        """Stop this process if a process has a stop request; called at every token."""
-        if time.monotonic() >= self._next_look and self._stop_requests():
+    def raise_if_stopped(self) -> None:
+        """Raise EvaluationStoppedError if any process has a stop request; called at every token."""
+        if time.monotonic() >= self._next_check and self._stop_requests():
             raise EvaluationStoppedError
 
     def collect(self, generate: Callable[[], Mapping[int, Reply]]) -> dict[int, Answer]:
-        """Generate the replies of this process, and return those of all, by number.
+        """Generate the replies of this process; return those of all processes, by number.
 
-        EvaluationStoppedError after a stop request. If memory runs out in some process, all raise
-        OutOfMemoryError.
+        All processes raise EvaluationStoppedError after a stop request, and OutOfMemoryError if
+        memory runs out in any of them.
         """
 
         def work() -> Mapping[int, Reply]:
@@ -80,11 +80,11 @@ class SharedReplies:
                 raise OutOfMemoryError(type(error).__name__) from error
 
         own = self.world.agreed(work, self._wait)
-        # A request may have come after other processes had looked for the last time.
+        # A request may have come after the last check of the other processes.
         if self.world.any(self._has_asked):
             raise EvaluationStoppedError
         if self.world.size > 1:
-            self._show(self._done.add())  # with those that came after the last look
+            self._show(self._done.add())  # with the replies that came after the last call
         parts = self.world.gather(
             [(number, reply.text, reply.stopped) for number, reply in own.items()]
         )
@@ -92,13 +92,13 @@ class SharedReplies:
         return {number: found[number] for number in sorted(found)}
 
     def _wait(self) -> None:
-        """Show the progress of the others, and tell them of a stop request."""
+        """Show the progress of the others, and pass a stop request on to them."""
         self._show(self._done.add())
         self._stop_requests()
 
     def _stop_requests(self) -> int:
         """Return how many processes have a stop request, including this one."""
-        self._next_look = time.monotonic() + _SECONDS
+        self._next_check = time.monotonic() + _SECONDS
         is_new = not self._has_asked and self._is_stopped()
         self._has_asked |= is_new
         return self._stops.add(int(is_new))

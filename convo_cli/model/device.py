@@ -65,7 +65,7 @@ def require_gpus(devices: Devices, device: torch.device) -> None:
     if isinstance(devices, tuple) and device.type != "cuda":
         raise UsageError(
             f"the list of devices names {counted(len(devices), 'GPU')}, but the device is {device}",
-            hint=f"--devices {len(devices)} uses as many processes",
+            hint=f"--devices {len(devices)} starts that many processes",
         )
 
 
@@ -109,10 +109,11 @@ def make_deterministic(device: torch.device) -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def has_drawn(device: torch.device, seed: int) -> bool:
+def has_drawn_random_numbers(device: torch.device, seed: int) -> bool:
     """Return whether random numbers were drawn on the device or the CPU since `manual_seed`.
 
-    It finds every dropout, also one that is a number in the config or skips layers.
+    This detects every kind of dropout, also one that the model reads from its config or that skips
+    layers.
     """
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":

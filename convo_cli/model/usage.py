@@ -82,10 +82,10 @@ class UsageMeter:
         )
 
 
-def of_job(own: DeviceMeasured, world: World) -> DeviceMeasured:
-    """Return the use of a job: the memory of all processes together, and the fullest GPU.
+def usage_of_job(own: DeviceMeasured, world: World) -> DeviceMeasured:
+    """Return the usage of a job: the memory of all its processes, and the GPU where it holds most.
 
-    A job runs out of memory on the GPU of which it holds most. Every process of the world calls it.
+    The job runs out of memory on that GPU first. Every process of the world calls this.
     """
     values = [own.memory_bytes, own.peak_memory_bytes, own.gpu and asdict(own.gpu)]
     memory, peaks, gpus = zip(*world.gather(values), strict=True)

@@ -23,7 +23,7 @@ from convo_cli.events import Emit, EvaluationDone, Event, StepDone
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
-from convo_cli.model.usage import UsageMeter, of_job
+from convo_cli.model.usage import UsageMeter, usage_of_job
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.signals import UNSAVED, StopRequest
@@ -216,7 +216,7 @@ class RunJob(Job):
         if not isinstance(event, StepDone):
             self._emit(event)
             return
-        # The first measurement that is due in a process is made by all.
+        # As soon as a measurement is due in one process, all processes measure.
         is_due = self._usage.is_due() or event.step == event.max_steps
         flops, num_due = self.world.sum([self._flops, is_due])
         self._emit(
@@ -228,7 +228,7 @@ class RunJob(Job):
             )
         )
         if num_due:
-            self._emit(of_job(self._usage.measure(event.step), self.world))
+            self._emit(usage_of_job(self._usage.measure(event.step), self.world))
 
 
 def is_evaluation_due(parts: Parts, step: int) -> bool:

@@ -85,7 +85,7 @@ def execution_of(
 def _require_obeyed(
     training: TrainingConfig, device: torch.device, world: World, emit: Emit
 ) -> None:
-    """Raise UsageError if there are no GPUs but their list; report a number that has no effect."""
+    """Raise UsageError for a list of GPUs without a GPU; report a number without effect."""
     devices = training.devices
     if is_launched():
         require_gpus(devices, device)

@@ -21,7 +21,7 @@ from convo_cli.events import (
     ignore,
 )
 from convo_cli.model.cost import peak_flops
-from convo_cli.model.device import has_drawn
+from convo_cli.model.device import has_drawn_random_numbers
 from convo_cli.report.live_page import LivePage
 from convo_cli.runs.directory import RunDirectory, remove_stop_file
 from convo_cli.runs.logs.evaluations import best_scores
@@ -42,8 +42,8 @@ from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import TrainState
 
 _OTHER_DROPOUT = (
-    "dropout: each process drops other values than one process would, so losses differ from those "
-    "of one process by more than rounding"
+    "dropout: each process drops different values, so losses differ from those of one process by "
+    "more than rounding"
 )
 _MAX_NAMED = 5
 """Maximum number of dialogues that an error lists."""
@@ -121,12 +121,12 @@ def train_and_record(
 
 
 def _noticing_dropout(parts: Parts, first: int, emit: Emit) -> Emit:
-    """Return a reporter that looks, after the step ``first``, whether it has drawn dropout."""
+    """Return a reporter that emits a notice if the first step after ``first`` used dropout."""
 
     def look(event: Event) -> None:
         seed = step_seed(parts.config.seed, first)
         is_due = isinstance(event, StepDone) and event.step == first + 1
-        if is_due and has_drawn(parts.device, seed):
+        if is_due and has_drawn_random_numbers(parts.device, seed):
             emit(Notice(_OTHER_DROPOUT))
 
     return look
@@ -145,7 +145,7 @@ def follow(
     evaluations: dict[int, EvaluationDone],
     stop: StopRequest,
 ) -> RunResult:
-    """Take part in a run as another process than rank 0, which writes everything."""
+    """Take part in a run as a rank other than 0; rank 0 writes everything."""
     _begin_together(parts, state)
     job = RunJob(run, parts, stop, ignore, evaluations)
     try:

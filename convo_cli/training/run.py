@@ -38,7 +38,7 @@ from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
 from convo_cli.storage.access import derived_mode, masked
 from convo_cli.training.build import Parts, build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
-from convo_cli.training.distributed.same_inputs import require_same, require_same_parts
+from convo_cli.training.distributed.same_inputs import require_same_config, require_same_parts
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.plan import Plan, make_plan
@@ -121,7 +121,7 @@ def _prepare(config: RunConfig, stop: StopRequest, emit: Emit, world: World) -> 
     require_new(run)
     cache = Cache(run.path.parent, emit)
     with stop.interrupting(_NOTHING, hint=lambda: _start_again(cache)):
-        require_same(world, config)
+        require_same_config(world, config)
         config, base_model, base_folder = settle_base_model(config, emit)
 
         def prepare(files: DataFiles) -> tuple[DataFiles, Parts, TrainState]:
@@ -174,7 +174,7 @@ def resume_run(
         resume = f"convo resume {typeable(run.path)}"
         with stop.interrupting("stopped before the first step; the run is unchanged", hint=resume):
             cache = Cache(run.path.resolve().parent, emit)
-            require_same(world, config)
+            require_same_config(world, config)
 
             def load(files: DataFiles) -> ResumePoint:
                 return load_resume_point(

@@ -30,7 +30,7 @@ from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.text.tokenizers.vocabulary import num_ids
-from convo_cli.training.sharding.fsdp import like
+from convo_cli.training.sharding.fsdp import distributed_like
 from convo_cli.training.sharding.shards import publish_shards
 from convo_cli.training.sharding.whole_tensors import (
     is_distributed,
@@ -244,7 +244,7 @@ def _load_optimizer(state: TrainState, tensors: Mapping[str, torch.Tensor]) -> N
         name, _, kind = key.rpartition("|")
         place = index[name]
         wanted = tensor if kind == "step" else parameters[place]
-        loaded.setdefault(place, {})[kind] = like(tensor, wanted)
+        loaded.setdefault(place, {})[kind] = distributed_like(tensor, wanted)
     state.optimizer.load_state_dict(
         {"state": loaded, "param_groups": state.optimizer.state_dict()["param_groups"]}
     )

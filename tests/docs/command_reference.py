@@ -38,7 +38,7 @@ Every command with its arguments and options, generated from `convo COMMAND --he
 | 6 | the data, the base model or the config changed since the run began |
 | 7 | disk: no space, no permission, read-only |
 | 129, 130, 138, 143 | stopped by SIGHUP, SIGINT (Ctrl-C), SIGUSR1, SIGTERM; a run is saved |
-| 137 | one of several processes of a run was killed or does not answer; resume the run |
+| 137 | a process of a run on several devices was killed or did not answer; resume the run |
 | 141 | the reader of stdout is gone, as in `convo … \\| head` |"""
 
 EXAMPLES = {

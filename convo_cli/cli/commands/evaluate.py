@@ -172,7 +172,7 @@ def _score_all(
     options: _Options,
     is_quiet: bool,
 ) -> list[Evaluated | Failed]:
-    """Score each model, together with the other processes; they return an empty list."""
+    """Score each model together with the other processes; only rank 0 returns the scores."""
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.events import ignore

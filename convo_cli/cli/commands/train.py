@@ -73,7 +73,7 @@ def train(
         if not is_first_process():  # of torchrun
             return
         training = run_config.training
-        chosen = choose_devices(training.devices, training.device, is_final=True)
+        chosen = choose_devices(training.devices, training.device, is_dry_run=True)
     else:
         code = launch(
             run_config.training.devices,

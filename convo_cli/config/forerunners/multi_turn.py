@@ -27,7 +27,7 @@ _RULES = {
     "yaml_file": Rule("it names the file of this config"),
     "is_rank_zero": Rule(ONE_DEVICE),
     "port": Rule("the processes of a run meet at a free port"),
-    "world_size": Rule("training.devices says how many processes there are"),
+    "world_size": Rule("training.devices gives the number of processes"),
     "rank": Rule(ONE_DEVICE),
     "vocab_size": Rule("it follows from the tokenizer"),
     "save_dir": Rule("the run directory is output_dir/name"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from convo_cli.config.forerunners.old_config import OldConfig
 
-ALL_GPUS = "all GPUs share training.batch_size, which is that of one GPU here: multiply it"
+ALL_GPUS = "training.batch_size counts the examples of all GPUs: multiply it by their number"
 ALWAYS_STOPS = "a loss or gradient that is not finite always stops the run"
 DEVICE_IS_LOGGED = "the statistics of the device are always logged"
 ENCODED_ONCE = "dialogues are encoded once, before the first step"

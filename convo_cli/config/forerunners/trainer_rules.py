@@ -17,7 +17,7 @@ from convo_cli.config.forerunners.notes import (
     Rule,
 )
 
-_NO_NODES = "for several machines, start `convo train` by torchrun; training.batch_size is for all"
+_NO_NODES = "for several machines, use torchrun; training.batch_size counts the examples of all"
 _NO_STRATEGY = "training.sharding: none is DDP, full is FSDP"
 _DDP = ("auto", "ddp", "ddp_spawn", "dp", "ddp_find_unused_parameters_false")
 _OFF = "it is off"
@@ -54,7 +54,7 @@ TRAINER_RULES = {
     "use_distributed_sampler": Rule(ONE_DEVICE),
     "sync_batchnorm": Rule(ONE_DEVICE),
     "auto_select_gpus": Rule("training.device names the GPU"),
-    "num_nodes": Rule("it is one machine", (None, 1), _NO_NODES),
+    "num_nodes": Rule("the run uses one machine", (None, 1), _NO_NODES),
     "strategy": Rule(_NO_STRATEGY, (None, *_DDP), _NO_STRATEGY),
     "distributed_backend": Rule(_NO_STRATEGY, (None, *_DDP), _NO_STRATEGY),
     "plugins": Rule(NOT_SET, (None, []), "convo has no plugins"),

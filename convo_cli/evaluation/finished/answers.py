@@ -28,8 +28,8 @@ def answer_turns(
     """Answer every turn of `reference_indices` greedily; return the replies by turn, from 0.
 
     The key of a turn is its number among these turns of all dialogues. A turn that does not fit
-    into the window is left out with a warning, and all turns are if memory runs out. Each process
-    of the world answers the turns of some dialogues, and all return all replies.
+    into the window is left out with a warning; if memory runs out, all turns are. Each process of
+    the world answers the turns of some dialogues, and returns the replies of all processes.
     """
     turns = [reference_indices(one.turns) for one in dialogues]
     places = [(number, turn) for number, found in enumerate(turns) for turn in found]
@@ -43,7 +43,7 @@ def answer_turns(
 
     show(0)
     shared = SharedReplies(world, show)
-    own = shared.own(np.array([len(found) for found in turns], np.int64))
+    own = shared.own_items(np.array([len(found) for found in turns], np.int64))
 
     def generate() -> dict[int, Reply]:
         answered = generator.all_replies(

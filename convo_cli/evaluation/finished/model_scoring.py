@@ -66,9 +66,9 @@ def score_model(
     """Score a finished model in fp32 on the files of ``data.train``.
 
     The first ``num_replies`` assistant turns get a greedy reply. Every process of the world calls
-    it with the same model and shares the work. All have the same scores, but only rank 0 reads the
-    training data for the floors. DataError if there is nothing to score, EvaluationDivergedError
-    for a loss that is not finite; an error in one process is raised in all.
+    it with the same model and does a part of the work. All return the same scores, except that only
+    rank 0 reads the training data for the floors. DataError if there is nothing to score,
+    EvaluationDivergedError for a loss that is not finite; an error in one process is raised in all.
     """
     started, world = time.perf_counter(), world or World()
     has_floors = num_replies > 0 and world.is_first
@@ -121,7 +121,7 @@ def score_model(
 
 
 def _require_same_work(world: World, files: EvaluatedFiles, batching: Batching) -> None:
-    """Raise FileChangedError if the processes read other files, or cannot batch them alike."""
+    """Raise an error if the processes read different files or batch them differently."""
     data = {f"SHA-256 of {file.path}": file.sha256 for file in files.files}
     require_same_values(world, data, FileChangedError, "give every process the same data files")
     chosen = {"batching": "packed" if batching.is_packed else "padded"}

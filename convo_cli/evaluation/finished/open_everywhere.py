@@ -1,4 +1,4 @@
-"""Opening of one model by all processes of a world, each on its own device."""
+"""One model, opened by every process of a world on its own device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_everywhere(
     generator = world.agreed(lambda: load(source, which))
     if world.size == 1:
         return generator
-    # While a run is trained, two processes may find different checkpoints.
+    # If a run is being trained, two processes may find different checkpoints.
     own = str(generator.folder) if generator.loaded else ""
     chosen = world.gather(own)[0]
     generator = world.agreed(lambda: generator if own == chosen else load(chosen or source, None))
@@ -46,9 +46,11 @@ def open_everywhere(
         "convo": __version__,
         **installed_packages(),
         f"the tokenizer of {source}": contract_of(generator.encoder).tokenizer_sha256,
-        f"a hash of weights of {source}": _hash_of_some(generator.model),
+        f"the hash of the weights of {source}": _hash_of_some(generator.model),
     }
-    require_same_values(world, values, ChangedError, "give every process the same model")
+    require_same_values(
+        world, values, ChangedError, "give every process the same model and packages"
+    )
     return generator
 
 

@@ -1,4 +1,4 @@
-"""Devices that a config asks for: the number of processes that share each step, and their GPUs."""
+"""Devices that a config asks for: how many processes share each step, and on which GPUs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from convo_cli.wording import counted
 
 
 class ChosenDevices(NamedTuple):
-    """Processes of a run, one for each device."""
+    """Devices of a run, which has one process for each."""
 
     num_processes: int
     gpus: tuple[int, ...] = ()
-    """The GPUs that the config lists; empty if it only has their number."""
+    """The GPUs that the config lists; empty if it has only a number of devices."""
 
 
 def choose_devices(
-    devices: int | Sequence[int] | Literal["auto"], device: str, *, is_final: bool = False
+    devices: int | Sequence[int] | Literal["auto"], device: str, *, is_dry_run: bool = False
 ) -> ChosenDevices:
-    """Return the devices of a config with these keys; UsageError if there are not so many.
+    """Return the devices that these config keys ask for; UsageError if the machine has fewer.
 
-    Each process of a run refuses a GPU that does not exist, so this counts GPUs, for which it
-    imports torch, only if it must: if ``devices`` is auto or more than there are CPUs, or if the
-    answer ``is_final`` because no process will be started.
+    Counting GPUs imports torch, which takes seconds, and each process of a run refuses a GPU that
+    does not exist. So GPUs are counted only if ``devices`` is auto or greater than the number of
+    CPUs, or in a dry run, which starts no processes.
     """
     if devices == "auto":
         return ChosenDevices(max(1, _num_gpus(device)))
     gpus = () if isinstance(devices, int) else tuple(devices)
     number = devices if isinstance(devices, int) else len(gpus)
-    is_counted = is_final and (gpus or number > 1)
+    is_counted = is_dry_run and (gpus or number > 1)
     if not is_counted and (gpus or number <= num_cpus()):
         return ChosenDevices(number, gpus)
     num_gpus = _num_gpus(device)

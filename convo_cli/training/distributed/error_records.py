@@ -1,4 +1,4 @@
-"""Errors as JSON, by which one process tells the others why it failed."""
+"""Errors as JSON, so that one process can tell the others why it failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convo_cli.errors import (
 
 
 def as_record(error: Exception) -> list[Any]:
-    """Return class, exit code, message and hint; an error that is not convo's is a ConvoError."""
+    """Return class, exit code, message and hint; a foreign error becomes a ConvoError."""
     if isinstance(error, ConvoError):
         # The nearest class of convo_cli.errors, because a subclass may need other arguments.
         kind = next(one for one in type(error).__mro__ if one.__module__ == errors.__name__)
@@ -26,7 +26,7 @@ def as_record(error: Exception) -> list[Any]:
 
 
 def as_error(record: Sequence[Any], process: str) -> ConvoError:
-    """Return the error of another process, whose message names the process; a stop names none."""
+    """Return another process's error; the message names the process, unless it is a stop."""
     name, code, message, hint = record
     if name == StoppedError.__name__:
         return StoppedError(code - 128, message, hint=hint)

@@ -1,6 +1,6 @@
-"""Joining the world that the environment describes: gloo between CPUs, nccl between GPUs.
+"""Start of a process's part in its world: it meets the others and connects by gloo and nccl.
 
-Small values always travel by gloo, gradients by the backend of their device.
+Small values always travel over gloo; gradients travel over nccl if they are on a GPU.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TO_ANSWER = "CONVO_SECONDS_TO_ANSWER"
 def joined(seat: Seat, device: str) -> Iterator[World]:
     """Join the world of several processes that the environment describes.
 
-    ``device`` is that of the config. In the other processes than rank 0, an error of convo ends the
-    block with SystemExit, because rank 0 reports it, unless `launch` keeps the messages of all.
-    UsageError if the processes do not meet.
+    ``device`` is the value of the config. Rank 0 reports the errors of all processes, so in the
+    others a ConvoError becomes SystemExit; under `launch` it does not, because `launch` keeps what
+    they print. UsageError if the processes do not meet.
     """
     group = ProcessGroup(seat, _connect(seat, device))
     try:
@@ -53,7 +53,7 @@ def _connect(seat: Seat, device: str) -> Store:
     if has_cuda:
         if seat.local_size > (count := torch.cuda.device_count()):
             raise UsageError(
-                f"{seat.local_size} processes, but this machine has "
+                f"{seat.local_size} processes run on this machine, which has "
                 f"{counted(count, 'CUDA device')}",
                 hint="lower --devices, or use --set training.device=cpu",
             )
@@ -78,7 +78,7 @@ def _connect(seat: Seat, device: str) -> Store:
         raise UsageError(
             f"the {seat.size} processes did not meet at {host}:{port} ({first_line(error)})",
             hint=f"start all of them within {to_meet.total_seconds():.0f} seconds ({_TO_MEET}), "
-            "with an address that every machine reaches",
+            "and give them an address that every machine can reach",
         ) from error
     return PrefixStore("convo", store)
 
@@ -91,7 +91,7 @@ def _seconds(name: str, default: int) -> timedelta:
 
 
 def _meet(seat: Seat, store: Store, to_meet: timedelta) -> None:
-    """Wait until every process is at the store; a signal can interrupt it, unlike torch's wait."""
+    """Wait until every process has reached the store; unlike torch's wait, a signal ends this."""
     store.set(f"here/{seat.rank}", "")
     missing, deadline = list(range(seat.size)), time.monotonic() + to_meet.total_seconds()
     while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:

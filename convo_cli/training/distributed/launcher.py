@@ -1,8 +1,8 @@
 """Launcher of a run on several devices: one process for each, and one outcome.
 
-It writes the environment that torchrun writes, without importing torch. torchrun itself kills the
-processes 30 seconds after a SIGTERM, in the middle of a step or of a save, and ends every failure
-with its own traceback and exit code 1.
+It sets the environment variables that torchrun sets, and does not import torch. torchrun is not
+used, because it kills the processes 30 seconds after a SIGTERM, in the middle of a step or of a
+save, and ends every failure with its own traceback and exit code 1.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def launch(
     *,
     hint: Callable[[], str],
 ) -> int | None:
-    """Run `convo` with the arguments once for each device, and return its exit code.
+    """Run `convo` with these arguments in one process for each device; return the exit code.
 
-    ``devices`` and ``device`` are the values of these config keys. None if one device is wanted, or
-    if this process was itself started for one. Rank 0 has the streams of this process and reports
-    errors; if it could not, raises RankLostError with the hint.
+    ``devices`` and ``device`` are the values of these config keys. None means that this process
+    does the work: there is only one device, or a launcher has started this process. Rank 0 uses
+    the streams of this process and reports errors; RankLostError with ``hint`` if it could not.
     """
     if seat_in() is not None:
         return None
@@ -77,17 +77,17 @@ class _Ranks:
     """The processes of a run, by rank."""
 
     folder: Path
-    """Has a file with the messages of each process but rank 0."""
+    """Has a file with the messages of each process except rank 0."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     failed: int | None = None
     """The rank that failed first."""
     held: int = -1
-    """The end of the lifeline that closes with this process."""
+    """The launcher's end of the lifeline; it closes when the launcher ends."""
     asked: int | None = None
-    """The signal that asked for a stop."""
+    """The signal that requested a stop; None without a request."""
 
     def start(self, arguments: Sequence[str], count: int, gpus: Sequence[int]) -> None:
-        """Start the processes; they meet at a socket that is open already, so at a free port."""
+        """Start the processes; they meet at a socket that is already open, so its port is free."""
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen(2 * count)
@@ -104,7 +104,7 @@ class _Ranks:
                 LISTENER: str(listener.fileno()),
                 LIFELINE: str(lifeline),
             }
-            # With the import path of this process, so that it imports the same convo.
+            # With the import path of this process, so that the ranks import the same convo.
             code = (
                 f"import sys; sys.path[:] = {sys.path!r}; import convo_cli.__main__ as m; m.main()"
             )
@@ -126,7 +126,7 @@ class _Ranks:
             self.send(self.asked)
 
     def wait(self) -> None:
-        """Wait until all have ended, or until the others had time to end after a failure."""
+        """Wait until all processes have ended, after a failure at most `_GRACE` seconds."""
         deadline = float("inf")
         while any(code is None for code in self._codes()) and time.monotonic() < deadline:
             bad = (rank for rank, code in enumerate(self._codes()) if code)
@@ -135,12 +135,12 @@ class _Ranks:
             time.sleep(_POLL)
 
     def send(self, number: int) -> None:
-        """Send a signal to all processes that are left."""
+        """Send a signal to all processes that still run."""
         for process in self.processes:
             process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill the processes that are left, and clear up what they could not."""
+        """Kill the processes that still run; show the cursor again if rank 0 was killed."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -148,7 +148,7 @@ class _Ranks:
             _show_cursor()
 
     def outcome(self, hint: Callable[[], str]) -> int:
-        """Return the exit code of the first cause; raise if rank 0 could not report it."""
+        """Return the exit code of the first failure; raise if rank 0 could not report it."""
         codes = [code or 0 for code in self._codes()]
         own = codes[0]
         failed = 0 if self.failed is None else self.failed
@@ -169,9 +169,9 @@ class _Ranks:
         raise error
 
     def _show_messages(self, codes: Sequence[int]) -> bool:
-        """Show the traceback of a bug, and the first cause if rank 0 could not report it.
+        """Print tracebacks and, if rank 0 was killed, the message of the rank that failed first.
 
-        Return whether there was such a cause.
+        Return whether there was such a message.
         """
         is_explained = False
         for rank, code in enumerate(codes[1:], 1):
@@ -190,7 +190,7 @@ class _Ranks:
 
 
 def _visible(gpus: Sequence[int]) -> str:
-    """Return the GPUs as the system names them, if only some of them are visible."""
+    """Return the value of CUDA_VISIBLE_DEVICES that selects these of the visible GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return ",".join(map(str, gpus))
@@ -205,7 +205,7 @@ def _visible(gpus: Sequence[int]) -> str:
 
 
 def _show_cursor() -> None:
-    """Show the cursor of the terminal, which the live view of a killed process left hidden."""
+    """Show the terminal's cursor, which a killed process with a live view leaves hidden."""
     if os.environ.get("TERM") not in ("dumb", "unknown") and os.isatty(2):
         with suppress(OSError):
             os.write(2, b"\x1b[?25h")
@@ -217,7 +217,7 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
 
     def forward(number: int, frame: FrameType | None) -> None:
         if ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
-            ranks.send(signal.SIGKILL)  # without waiting: the lock of a wait may be held below
+            ranks.send(signal.SIGKILL)  # no wait: the interrupted code may hold its lock
             _show_cursor()
             shutil.rmtree(ranks.folder, ignore_errors=True)
             leave(number)
@@ -227,7 +227,7 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
 
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    wakeup = signal.set_wakeup_fd(-1)  # rank 0 answers a request
+    wakeup = signal.set_wakeup_fd(-1)  # rank 0 prints the reply to a request
     before = {number: signal.signal(number, forward) for number in kept}
     try:
         yield

@@ -1,8 +1,8 @@
 """World of several processes that share a store and the collectives of torch.distributed.
 
-Waits that may take long are polls of the store, never a collective, which has a time limit. The
-store also holds the error of the first process that failed, so that rank 0 can report it. Nothing
-is pickled: values travel as JSON.
+A wait that may be long polls the store, because a collective has a time limit. The store also holds
+the error of the process that failed first, so that rank 0 can report it. Nothing is pickled: values
+travel as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from convo_cli.world import Seat, Tally, World
 T = TypeVar("T")
 
 _TO_CONFIRM = 2.0  # seconds in which the other processes confirm that they are alive
-_TO_TELL = 2 * _TO_CONFIRM  # seconds in which the store answers
+_TO_ASK = 2 * _TO_CONFIRM  # seconds in which the store must answer
 POLL = 0.05  # seconds between two looks at the store
 _FAILED = "failed"
 _GLOO = "gloo/transport/"  # gloo raises RuntimeError with the path of its source file
@@ -64,7 +64,7 @@ class ProcessGroup(World):
 
     def _all(self, own: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(own) for _ in range(self.size)]
-        with self._together():
+        with self._explained():
             dist.all_gather(parts, own)
         return parts
 
@@ -75,8 +75,8 @@ class ProcessGroup(World):
             # FSDP2 has reduced the gradients of its own parameters.
             if parameter.requires_grad and not isinstance(parameter, DTensor)
         ]
-        # A process without examples has no gradient at all, and AdamW must not move a parameter
-        # that no process used.
+        # A process without examples has no gradients. AdamW must not move a parameter that no
+        # process used.
         counts = self.sum([parameter.grad is not None for parameter in trained])
         gradients: list[Tensor] = []
         for parameter, count in zip(trained, counts, strict=True):
@@ -84,11 +84,11 @@ class ProcessGroup(World):
                 parameter.grad = torch.zeros_like(parameter)
             if count:
                 gradients.append(parameter.grad)
-        with self._together():
+        with self._explained():
             sum_in_buckets(gradients)
 
     def share_weights(self, tensors: Iterable[Any]) -> None:
-        with self._together(), torch.no_grad():
+        with self._explained(), torch.no_grad():
             for tensor in tensors:
                 whole = tensor.contiguous()
                 dist.broadcast(whole, 0)
@@ -106,7 +106,7 @@ class ProcessGroup(World):
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        # FSDP2 has collectives of its own, inside the passes of a model.
+        # FSDP2 runs its own collectives inside the passes of a model.
         try:
             yield
         except RuntimeError as error:
@@ -131,7 +131,7 @@ class ProcessGroup(World):
         error: ConvoError | None = None
         try:
             result.append(work())
-        except (RankLostError, StoppedError):  # ends every process
+        except (RankLostError, StoppedError):  # these end every process
             raise
         except ConvoError as caught:
             error = caught
@@ -144,18 +144,18 @@ class ProcessGroup(World):
         return result[0]
 
     def publish(self, error: Exception) -> None:
-        """Leave an error at the store, for rank 0, unless an earlier one caused it."""
+        """Leave an error in the store for rank 0, unless another process failed first."""
         if isinstance(error, RankLostError):
             return
         with suppress(RuntimeError):
             self._store.compare_set(_FAILED, "", json.dumps([self.rank, *as_record(error)]))
 
     def leave(self) -> None:
-        """End the world without an error; rank 0, which serves the store, is the last one."""
+        """Leave the world after success; rank 0 leaves last, because it serves the store."""
         self._store.set(f"left/{self.rank}", "")
         others = [f"left/{rank}" for rank in range(1, self.size if self.is_first else 0)]
         self._wait(lambda: all(self._store.check([key]) for key in others))
-        with suppress(RuntimeError):  # the work is done: the end of nccl may fail, but not the run
+        with suppress(RuntimeError):  # nccl may fail at its end, but the run has succeeded
             dist.destroy_process_group()
 
     def _next_key(self) -> str:
@@ -165,8 +165,8 @@ class ProcessGroup(World):
     def _wait(
         self, is_over: Callable[[], bool], on_wait: Callable[[], None] = lambda: None
     ) -> None:
-        """Wait by looks at the store, which have no time limit."""
-        with self._together():
+        """Poll the store until the wait ``is_over``; polls have no time limit."""
+        with self._explained():
             while not is_over():
                 if (failure := self._failure()) is not None:
                     raise failure
@@ -174,23 +174,23 @@ class ProcessGroup(World):
                 time.sleep(POLL)
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Turn the failure of a collective or of the store into the error that caused it."""
+    def _explained(self) -> Iterator[None]:
+        """Replace an error of a collective or of the store by the error that caused it."""
         try:
             yield
         except RuntimeError as error:
             raise self._cause() from error
 
     def _cause(self) -> ConvoError:
-        """Return the error of the process that failed first; the others confirm to be alive."""
+        """Return the error of the process that failed first, or name those that give no answer."""
         causes: list[ConvoError] = []
-        # In a thread, because a question to the store of a process that hangs never returns.
-        asking = threading.Thread(target=lambda: causes.append(self._told_cause()), daemon=True)
+        # In a thread, because a call to the store never returns if the process serving it hangs.
+        asking = threading.Thread(target=lambda: causes.append(self._ask_for_cause()), daemon=True)
         asking.start()
-        asking.join(_TO_TELL)
+        asking.join(_TO_ASK)
         return causes[0] if causes else self._lost([0])
 
-    def _told_cause(self) -> ConvoError:
+    def _ask_for_cause(self) -> ConvoError:
         missing = [rank for rank in range(self.size) if rank != self.rank]
         deadline = time.monotonic() + _TO_CONFIRM
         try:
@@ -206,7 +206,7 @@ class ProcessGroup(World):
 
     def _lost(self, ranks: Sequence[int]) -> RankLostError:
         names = " and ".join(map(self.name, ranks)) or "a connection"
-        return RankLostError(f"{names} ended or does not answer, so the run stopped")
+        return RankLostError(f"{names} ended or did not answer, so convo stopped")
 
     def _failure(self) -> ConvoError | None:
         if not self._store.check([_FAILED]):
@@ -221,11 +221,11 @@ class ProcessGroup(World):
 
 
 class _SharedTally(Tally):
-    """A number at the store."""
+    """A counter in the store."""
 
     def __init__(self, group: ProcessGroup, store: Store, key: str) -> None:
         self._group, self._store, self._key = group, store, key
 
     def add(self, amount: int = 0) -> int:
-        with self._group._together():
+        with self._group._explained():
             return self._store.add(self._key, amount)

@@ -1,4 +1,4 @@
-"""A process of a world: how it joins, and how it ends with its launcher."""
+"""A process of a run on several devices: it joins the others, and stops if its launcher ends."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager, suppress
 from convo_cli.world import World, seat_in
 
 LISTENER, LIFELINE = "CONVO_STORE_FD", "CONVO_LAUNCHER_FD"
-"""Environment variables with open files: the socket of the store, and a pipe that closes when
-the launcher ends."""
+"""Environment variables with file descriptors: the socket of the store, and a pipe that closes
+when the launcher ends."""
 
 
 def is_launched() -> bool:
-    """Return whether `launch` started this process, after its checks and first message."""
+    """Return whether `launch` started this process; it has made the checks and announced them."""
     return LIFELINE in os.environ
 
 
 @contextmanager
 def world_of(device: str) -> Iterator[World]:
-    """Join the world of this process; without several processes, nothing of it is imported.
+    """Join the world of this process; a process on its own imports nothing for it.
 
     Errors are those of `convo_cli.training.distributed.joining.joined`.
     """

@@ -1,4 +1,4 @@
-"""Agreement of the processes of a world on what they train: config, versions, data, batching."""
+"""Checks that all processes of a world have the same config, versions, data and batching."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from convo_cli.runs.provenance.same_values import require_same_values
 from convo_cli.training.build import Parts
 from convo_cli.world import World
 
+_ONE_KIND = "use machines of one kind, or set training.packing=off and training.precision=fp32"
 
-def require_same(world: World, config: RunConfig) -> None:
+
+def require_same_config(world: World, config: RunConfig) -> None:
     """Raise UsageError if a process has another config, or other versions, than rank 0."""
     if world.size == 1:
         return
     values = {key: as_json(value) for key, value in leaves(config.model_dump(mode="json"))}
     versions = {"convo": __version__, **installed_packages(config)}
     require_same_values(
-        world, {**values, **versions}, UsageError, "give every process the same config"
+        world, {**values, **versions}, UsageError, "give every process the same config and packages"
     )
 
 
@@ -35,4 +37,4 @@ def require_same_parts(world: World, files: DataFiles | RunInfo, parts: Parts) -
     require_same_values(world, data, ChangedError, "give every process the same data files")
     execution = parts.execution
     chosen = {"batching": execution.batching, "precision": execution.precision}
-    require_same_values(world, chosen, UsageError, "--set training.packing=off")
+    require_same_values(world, chosen, UsageError, _ONE_KIND)

@@ -52,7 +52,7 @@ def choose_sharding(
             hint="--set training.sharding=none",
         )
     _require_own_names(model)
-    emit(Notice(f"sharding: each of {world.size} devices has a part of the model (FSDP2)"))
+    emit(Notice(f"sharding: each of {world.size} devices holds a part of the model (FSDP2)"))
     return "full"
 
 
@@ -69,7 +69,7 @@ def _fits(model: PreTrainedModel) -> bool:
 
 
 def _require_own_names(model: PreTrainedModel) -> None:
-    """Require that transformers saves the tensors as they are, because shards have no others."""
+    """Raise ModelError if transformers converts the tensors when it saves them; shards do not."""
     from transformers.core_model_loading import revert_weight_conversion
 
     tensors = {name: tensor.detach().to("meta") for name, tensor in model_tensors(model).items()}
@@ -90,7 +90,7 @@ def shard_model(model: PreTrainedModel, world: World) -> None:
     mesh = init_device_mesh(model.device.type, (world.size,))
     for block in blocks_of(model):
         fully_shard(block, mesh=mesh)
-    # In a tuple, because a module would become a part of the model.
+    # In a tuple, because a module as an attribute would become a part of the model.
     setattr(model, _COPY, (copied,))
     setattr(model, _INSIDE, lambda call: call())
     fully_shard(model, mesh=mesh)
@@ -107,23 +107,23 @@ def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def run_inside(model: PreTrainedModel, call: Callable[[], T]) -> T:
-    """Return what ``call`` returns; the parameters outside the blocks are whole during it."""
+    """Return the result of ``call``, during which the parameters outside the blocks are whole."""
     run: Callable[[Callable[[], T]], T] = getattr(model, _INSIDE, lambda call: call())
     return run(call)
 
 
 def reduce_gradients(model: PreTrainedModel, *, is_due: bool) -> None:
-    """Set whether the next backward pass reduces the gradients: that of the last micro-batch."""
+    """Set whether the next backward pass reduces the gradients; only the last of a step must."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(is_due)
 
 
 @contextmanager
 def whole_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Yield a model with all parameters in every process, for evaluation; most often the same one.
+    """Yield a model with all its parameters in this process, for an evaluation.
 
-    The copy of a distributed model is not one of FSDP2, so the processes need not take the same
-    forward passes.
+    It is the model itself, or a copy of a distributed one. FSDP2 knows nothing of the copy, so the
+    processes may take different numbers of forward passes.
     """
     copied = plain_copy(model)
     if copied is model:
@@ -145,7 +145,7 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Replace the parameters of a copy by tensors of these names."""
+    """Replace the parameters of a model by tensors, which have the same names."""
     new = {
         id(parameter): nn.Parameter(tensors[name], requires_grad=False)
         for name, parameter in model.named_parameters()
@@ -161,8 +161,8 @@ def _copy_without_memory(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, known)
 
 
-def like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy of a whole tensor that is distributed as another one."""
+def distributed_like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of ``whole`` that is distributed like ``tensor``."""
     if not isinstance(tensor, DTensor):
         return whole.clone()
     mesh = tensor.device_mesh

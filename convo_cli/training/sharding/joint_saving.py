@@ -1,4 +1,4 @@
-"""Saving of a step: its checkpoint and the pointers to the best ones, by one process or by all."""
+"""Saving of a step, by rank 0 or by all processes: its checkpoint, and which ones are best."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def save_step(
 ) -> None:
     """Publish a checkpoint of the step unless it exists, and update the pointers.
 
-    Every process of ``world`` calls it; by default it is this one alone. Rank 0 writes; only the
-    parts of a sharded model are written by all. If ``prunes``, only the newest and the best
-    checkpoints of the config are kept.
+    Every process of ``world`` calls it; the default is this process alone. Rank 0 writes all files,
+    except that each process writes its own part of a sharded model. If ``prunes``, only the newest
+    checkpoints and the best ones are kept, as many as the config says.
     """
     world, step = world or World(), state.progress.step
     save = partial(save_checkpoint, run, state, parts.encoder, spiece=parts.spiece, emit=emit)

@@ -59,7 +59,7 @@ def publish_shards(
     Rank 0 creates it, calls ``fill``, and publishes it as `publish_directory` does. If a process
     fails, all raise an error and the directory is removed.
     """
-    with ExitStack() as stack:  # of rank 0; removes the directory after an error
+    with ExitStack() as stack:  # in rank 0, it removes the directory after an error
         publications: list[Publication] = []
 
         def begin() -> None:
@@ -146,7 +146,7 @@ def _owned(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
 def write_tensors(file: BinaryIO, forms: Mapping[str, Tensor], tensors: Iterable[Tensor]) -> Seal:
     """Write a file of safetensors and wait until it is on the disk; return its size and SHA-256.
 
-    ``forms`` have the names, shapes and types of the tensors, in their order.
+    ``forms`` has the name, shape and type of each tensor, in the same order.
     """
     digest, size = hashlib.sha256(), 0
 

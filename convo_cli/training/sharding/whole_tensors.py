@@ -1,7 +1,7 @@
-"""Tensors of a run's state by name, gathered one at a time to the process that writes them.
+"""Tensors of a run's state by name, each gathered in turn by the process that writes it.
 
-With ``training.sharding: full`` each process holds some rows of each tensor. The extra memory of
-gathering is that of one tensor.
+With ``training.sharding: full`` each process holds some rows of each tensor. Gathering needs extra
+memory for one tensor.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def gathered(tensors: Mapping[str, Tensor], world: World) -> Iterator[Tensor]:
 
 
 def owners_of(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
-    """Return the rank that writes each tensor: the largest go first, to the rank with the least.
+    """Return the rank that writes each tensor: from the largest down, the rank with fewest bytes.
 
-    It depends on names and sizes alone, so all processes agree.
+    The result depends on names and sizes alone, so all processes agree.
     """
     loads, owners = [0] * num_ranks, {}
     for name in sorted(tensors, key=lambda name: (-num_bytes(tensors[name]), name)):
@@ -52,17 +52,17 @@ def in_file_order(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def num_bytes(tensor: Tensor) -> int:
-    """Return the size of a whole tensor, also of one that is distributed."""
+    """Return the size of a whole tensor, even if it is distributed."""
     return tensor.numel() * tensor.element_size()
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return the rows of a tensor that this process holds; all of one that is not distributed."""
+    """Return the rows of a tensor that this process holds; all rows unless it is distributed."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def as_number(tensor: Tensor) -> float:
-    """Return the value of a scalar, also of one that is reduced over the processes."""
+    """Return the value of a scalar, even if it is distributed."""
     return float(tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
 
 
@@ -97,7 +97,7 @@ def _local_rows(tensor: DTensor) -> Tensor:
 
 
 def model_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the tensors that `save_pretrained` saves: of two names of a tied one, the first.
+    """Return the tensors that `save_pretrained` saves; a tied tensor is listed under one name.
 
     They share memory with the model.
     """

@@ -247,7 +247,7 @@ def test_a_trainer_setting_becomes(
         ("gradient_clip_algorithm: value", "gradient_clip_algorithm", "only the norm"),
         ("resume_from_checkpoint: a.ckpt", "resume_from_checkpoint", "convo resume"),
         ("max_time: '00:12:00:00'", "max_time", "convo resume"),
-        ("num_nodes: 2", "num_nodes", "by torchrun"),
+        ("num_nodes: 2", "num_nodes", "use torchrun"),
         ("accumulate_grad_batches: {4: 2}", "accumulate_grad_batches", "training.batch_size"),
         ("logger: {class_path: W}", "logger", "TensorBoard"),
         ("no_such_key: 1", "no_such_key", "not known"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from convo_cli.model.device import has_drawn
+from convo_cli.model.device import has_drawn_random_numbers
 
 CPU = torch.device("cpu")
 GPT2 = {"n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 16, "n_positions": 8}
@@ -35,4 +35,4 @@ def test_a_pass_draws_random_numbers_only_with_dropout(family, values, has_dropo
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **values)).train()
     torch.manual_seed(7)
     model(input_ids=torch.arange(6)[None]).logits.sum().backward()
-    assert has_drawn(CPU, 7) == has_dropout
+    assert has_drawn_random_numbers(CPU, 7) == has_dropout

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from convo_cli.events import DeviceMeasured, GpuUsage
-from convo_cli.model.usage import UsageMeter, of_job, process_memory
+from convo_cli.model.usage import UsageMeter, process_memory, usage_of_job
 from convo_cli.world import World
 from tests.fake_nvml import OTHER, WHOLE, FakeNvml
 from tests.run_events import FakeClock
@@ -163,13 +163,13 @@ class _Beside(World):
 
 def test_the_memory_of_a_job_is_that_of_all_its_processes():
     own = DeviceMeasured(3, 10, 12, 0.5)
-    assert of_job(own, World()) == own
-    assert of_job(own, _Beside(1, 2, None)) == DeviceMeasured(3, 11, 14, 0.5)
-    assert of_job(own, _Beside(None, 2, None)).memory_bytes is None
+    assert usage_of_job(own, World()) == own
+    assert usage_of_job(own, _Beside(1, 2, None)) == DeviceMeasured(3, 11, 14, 0.5)
+    assert usage_of_job(own, _Beside(None, 2, None)).memory_bytes is None
 
 
 def test_the_gpu_of_a_job_is_the_one_on_which_it_holds_most():
     emptier, fuller = GpuUsage(5, 6, power_watts=80.0), GpuUsage(4, 9, power_watts=70.0)
     for own, other in ((emptier, fuller), (fuller, emptier)):
-        job = of_job(DeviceMeasured(1, 1, 1, None, own), _Beside(1, 1, asdict(other)))
+        job = usage_of_job(DeviceMeasured(1, 1, 1, None, own), _Beside(1, 1, asdict(other)))
         assert job.gpu == fuller

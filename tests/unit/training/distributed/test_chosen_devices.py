@@ -48,12 +48,12 @@ def test_more_devices_than_there_are_are_refused(machine, monkeypatch, device, n
         choose_devices(5, device)
 
 
-def test_a_plan_counts_the_gpus_because_no_process_does(machine, monkeypatch):
-    assert choose_devices((0, 3), "auto", is_final=True).num_processes == 2
+def test_a_dry_run_counts_the_gpus_because_no_process_does(machine, monkeypatch):
+    assert choose_devices((0, 3), "auto", is_dry_run=True).num_processes == 2
     for devices, message in (((0, 4), "names GPU 4"), (5, "asks for 5 devices")):
         with pytest.raises(UsageError, match=f"{message}, but this machine has 4 CUDA devices"):
-            choose_devices(devices, "auto", is_final=True)
+            choose_devices(devices, "auto", is_dry_run=True)
     monkeypatch.setattr(chosen_devices, "num_cpus", lambda: 8)
     with pytest.raises(UsageError, match="asks for 5 devices, but this machine has 4 CUDA"):
-        choose_devices(5, "auto", is_final=True)
+        choose_devices(5, "auto", is_dry_run=True)
     assert choose_devices(5, "auto").num_processes == 5  # the processes refuse it

@@ -26,7 +26,7 @@ def group(monkeypatch):
     [RuntimeError("[/a/gloo/transport/tcp/pair.cc:5] Closed"), dist.DistBackendError("NCCL")],
 )
 def test_a_lost_connection_names_the_process(group, error):
-    with pytest.raises(RankLostError, match="rank 1 ended or does not answer"), group.connected():
+    with pytest.raises(RankLostError, match="rank 1 ended or did not answer"), group.connected():
         raise error
 
 
@@ -44,9 +44,9 @@ def test_a_store_that_never_answers_is_that_of_rank_0(group, monkeypatch):
         def set(self, key, value):
             threading.Event().wait()
 
-    monkeypatch.setattr(process_group, "_TO_TELL", 0.05)
+    monkeypatch.setattr(process_group, "_TO_ASK", 0.05)
     group.rank, group._store = 1, Hung()
-    with pytest.raises(RankLostError, match="rank 0 ended or does not answer"), group.connected():
+    with pytest.raises(RankLostError, match="rank 0 ended or did not answer"), group.connected():
         raise dist.DistBackendError("timed out")
 
 

@@ -41,7 +41,7 @@ def test_the_message_of_the_first_cause_is_shown_if_rank_0_could_not_report_it(t
 
 
 def test_the_loss_of_rank_0_that_another_process_reports_is_the_only_message(tmp_path, capsys):
-    messages = "error: rank 0 on here ended or does not answer\n"
+    messages = "error: rank 0 on here ended or did not answer\n"
     ranks = _ended(tmp_path, -signal.SIGKILL, 137, failed=1, messages=messages)
     assert ranks.outcome(str) == 137
     assert capsys.readouterr().err == messages
