@@ -4,12 +4,12 @@
     python benchmarks/bench_devices.py --model gpt2 --steps 3 --rounds 2
     python benchmarks/bench_devices.py --sharding full
 
-Every process is `convo train` with one thread, on the CPU. `two devices` share steps of
-`--tokens` tokens, joined by gloo; `two runs` know nothing of each other and take steps of half as
-many, so each process computes the same. They alternate (A B A B). The table has the median over the
-rounds of tokens per second of wall time, from the end of the first `--warmup` steps on, its range,
-the share of `two runs` in the same round, and what a process sends in a step (its TCP sockets),
-compared with the size of the gradient.
+Every process is `convo train` with one thread, on the CPU. `two devices` share steps of `--tokens`
+tokens over gloo. `two runs` are independent and take steps of half as many tokens, so each process
+has the same amount of work. They alternate (A B A B). The table has medians over the rounds, with
+their range: tokens per second of wall time after the first `--warmup` steps, that speed relative to
+`two runs` in the same round, and the bytes that a process sends in a step (by its TCP sockets),
+relative to the size of the gradient.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
 
 
 def main() -> None:
-    """Run both kinds in every round and print the table, or be one of their processes."""
+    """Run both kinds in every round and print the table; with --child, run one process."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help="file for the result of a process")
     arguments = parser.parse_args()
     if arguments.child:
-        be_a_process(arguments)
+        measure_a_process(arguments)
         return
     with TemporaryDirectory() as folder:
         make_model_folder(arguments, Path(folder, "model"))
@@ -91,7 +91,7 @@ def make_model_folder(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def run_two(arguments: argparse.Namespace, folder: Path, kind: str, number: int) -> list[Measured]:
-    """Run two processes, of one world or of none, and return what they measured."""
+    """Run two processes that share steps, or two independent ones; return their measurements."""
     is_world = kind == "devices"
     port = free_port()
     results_folder = folder / f"{kind}-{number}"
@@ -146,8 +146,8 @@ def free_port() -> int:
         return port
 
 
-def be_a_process(arguments: argparse.Namespace) -> None:
-    """Run `convo train` and measure its steps; it ends as soon as both processes have finished."""
+def measure_a_process(arguments: argparse.Namespace) -> None:
+    """Run `convo train`, measure its steps, and exit when both processes have finished."""
     from convo_cli.cli.app import main as run_app
     from convo_cli.training import loop
 
@@ -161,7 +161,7 @@ def be_a_process(arguments: argparse.Namespace) -> None:
         num_steps = len(tokens) - arguments.warmup
         if num_steps == 0:
             result.with_suffix(".ready").touch()
-            while not is_there_twice(result, ".ready"):
+            while not have_both_written(result, ".ready"):
                 time.sleep(0.001)
             begin.extend(counters())
         elif num_steps == arguments.steps:
@@ -175,8 +175,10 @@ def be_a_process(arguments: argparse.Namespace) -> None:
             )  # fmt: skip
             result.with_suffix(".part").write_text(json.dumps(values))
             result.with_suffix(".part").rename(result.with_suffix(".json"))
-        # A run alone on the machine would be faster, so the first one to finish goes on.
-        if num_steps >= arguments.steps and (job.world.size > 1 or is_there_twice(result, ".json")):
+        # A run alone on the machine would be faster, so the first one to finish continues.
+        if num_steps >= arguments.steps and (
+            job.world.size > 1 or have_both_written(result, ".json")
+        ):
             os._exit(0)
         return done
 
@@ -185,7 +187,7 @@ def be_a_process(arguments: argparse.Namespace) -> None:
     run_app()
 
 
-def is_there_twice(result: Path, suffix: str) -> bool:
+def have_both_written(result: Path, suffix: str) -> bool:
     """Return whether both processes have written a file."""
     return all(result.with_name(rank).with_suffix(suffix).exists() for rank in ("0", "1"))
 
@@ -209,7 +211,7 @@ def open_sockets() -> list[int]:
     """Return the numbers of the sockets that this process has open."""
     numbers = []
     for file in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # the folder itself was open, and is not any more
+        with suppress(OSError):  # the descriptor of the listing is closed by now
             if str(file.readlink()).startswith("socket:"):
                 numbers.append(int(file.name))
     return numbers

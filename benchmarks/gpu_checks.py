@@ -1,12 +1,12 @@
-"""Checks of docs/gpu-checks.md that one GPU can show, in order of worth, within a time limit.
+"""Checks of docs/gpu-checks.md that need one GPU, the most important first, in limited time.
 
     python benchmarks/gpu_checks.py --out results                          # at most 13 minutes
     python benchmarks/gpu_checks.py --out results --device cpu --tiny      # a rehearsal on a CPU
     python benchmarks/gpu_checks.py --out results --only mfu_gpt2 mfu_gpt2_compiled
 
 Each check prints one line (ok, FAILED, cut or skipped) and is written to results.json at once, so
-a script that is killed has reported what it did. A check that reaches its own limit is cut. Runs
-and checkpoints are in a temporary folder; nothing is downloaded.
+its result survives if the script is killed. A check that reaches its time limit is cut. Runs and
+checkpoints are in a temporary folder; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Check:
 
 @dataclass
 class Bench:
-    """What the checks share: folder, device, sizes, and the time at which a check is cut."""
+    """Folder, device, sizes and losses that the checks share, and when a check is cut."""
 
     folder: Path
     device: str
@@ -110,7 +110,7 @@ class Bench:
         return self.folder / "runs" / name
 
     def losses_of(self, name: str, *settings: str) -> list[float]:
-        """Return the losses of 20 steps with these settings; the run is made once."""
+        """Return the losses of 20 steps with these settings; the run is trained once."""
         if name not in self.losses:
             run = self.train(name, "training.max_steps=20", *settings)
             self.losses[name] = [one["loss"] for one in events(run, "step")]
@@ -124,7 +124,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def execution(run: Path) -> dict[str, Any]:
-    """Return what run.json stores of device, precision and batching."""
+    """Return the device, precision and batching in run.json."""
     result: dict[str, Any] = json.loads((run / "run.json").read_text())["execution"]
     return result
 
@@ -378,7 +378,7 @@ CHECKS: dict[str, tuple[float, Callable[[Bench, Check], str]]] = {
     "resume_on_a_cpu": (90, resumed_on_a_cpu),
     "compile": (150, compiled),
 }
-"""Checks in order of worth, with the seconds after which each is cut on a GPU."""
+"""Checks, the most important first, with the seconds after which each is cut on a GPU."""
 
 
 def prepare(folder: Path, device: str, *, is_tiny: bool) -> None:
@@ -417,8 +417,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of results.json")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small models and few steps")
-    parser.add_argument("--seconds", type=float, default=780, help="for all checks together")
-    parser.add_argument("--factor", type=float, default=1.0, help="of the limit of each check")
+    parser.add_argument(
+        "--seconds", type=float, default=780, help="time limit of all checks together"
+    )
+    parser.add_argument("--factor", type=float, default=1.0, help="multiplies the time limits")
     parser.add_argument("--only", nargs="*", choices=CHECKS, default=list(CHECKS), metavar="NAME")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -442,11 +444,11 @@ def main() -> None:
 
 
 def carry_out(check: Check, perform: Callable[[], str]) -> None:
-    """Fill in the result of a check."""
+    """Perform a check and store its result; an error never ends the other checks."""
     try:
         check.text, check.result = perform(), "ok"
     except subprocess.TimeoutExpired:
-        check.result, check.text = "cut", "its time is over"
+        check.result, check.text = "cut", "its time limit was reached"
     except CheckError as error:
         check.result, check.text = "FAILED", " ".join(str(error).split())
     except Exception as error:  # noqa: BLE001  (the other checks are still worth their time)

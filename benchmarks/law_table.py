@@ -1,4 +1,4 @@
-"""Table of the law of worlds: how far 2 and 4 processes are from one, over 8 steps in fp32.
+"""Table of the differences between one process and 2 or 4 of them, over 8 steps in fp32.
 
     python benchmarks/law_table.py
     python benchmarks/law_table.py --cases packed curriculum --sizes 2

@@ -2,8 +2,8 @@
 
     python benchmarks/train_convo.py --tokenizer bpe8000.json --threads 1 --profile
 
-Every operator belongs to a kind by its name and by the operators that call it; its time is its own,
-without those that it calls. `outside operators` is Python, autograd and the profiler itself.
+The name of an operator, or of one that calls it, decides the kind. Times are self times, without
+those of called operators. `outside operators` is Python, autograd and the profiler itself.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CALLERS = {
     "layer_norm": "LayerNorm",
     "embedding": "embeddings",
     "AddmmBackward": "gradients of biases",
-    "AccumulateGrad": "adding gradients up",
+    "AccumulateGrad": "adding gradients",
 }
-"""Kinds by a part of the name of the operator, or of one that calls it; the first one counts."""
+"""Kind of work by a part of the name of an operator or a caller; the first match counts."""
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm")
 NORM = ("aten::_foreach_norm", "aten::linalg_vector_norm", "aten::_foreach_mul_")
 COPIES = ("aten::copy_", "aten::cat", "aten::fill_", "aten::index_select", "aten::index")

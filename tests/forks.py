@@ -1,9 +1,9 @@
 """Runs `convo` in forks of a process that has imported everything: real processes, no imports.
 
 A fork has its own process id, signals, streams and exit code, like the executable of
-`tests.commands`. Only the start of the interpreter and the imports, which cost six seconds of CPU
-time, are those of a server; each process of pytest starts one when it first needs it. The
-environment is read again, except by libraries that read it while they are imported.
+`tests.commands`. Only the interpreter and its imports, which cost six seconds of CPU time, come
+from a server; each process of pytest starts one when it first needs it. A fork has its own
+environment, but a library that reads variables while it is imported has those of the server.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Fork(subprocess.Popen[bytes]):
 
 
 def _fork(request: bytes, files: list[int]) -> int:
-    """Return the process id of a new child of this process."""
+    """Create a fork of the server that is a child of this process; return its process id."""
     channel = _server()
     # The server's grandchild loses its parent, and becomes a child of this process.
     prctl = ctypes.CDLL(None).prctl

@@ -1,6 +1,6 @@
-"""Runs in a world of several processes, for tests: one spawned group takes the steps of many runs.
+"""Runs in a world of several processes, for tests: one group of processes trains many runs.
 
-`train_in_world` starts the processes with the environment that a launcher gives them; each of them
+`train_in_world` starts the processes with the environment that a launcher would set; each of them
 runs this module.
 """
 
@@ -33,11 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def train_in_world(
     size: int, runs: Mapping[str, Any], folder: Path, *, seconds: int = 600
 ) -> dict[str, Any]:
-    """Train each config in a world of this size, and return what rank 0 saw of each run.
+    """Train each config in a world of this size; return the numbers that rank 0 recorded.
 
-    A run is a config; the folder of a run that is resumed, or {"resume": folder, "training":
-    changes}; or a list of a model and data files on which it is evaluated. "disturbed" is what each
-    process saw of an error and of a stop request.
+    A run is a config; the folder of a run to resume, or {"resume": folder, "training": changes}; or
+    a list of a model and the files to evaluate it on. The key "disturbed" has the errors that each
+    process caught in `disturb`.
     """
     folder.mkdir()
     task = folder / "task.json"
@@ -108,7 +108,7 @@ def evaluate(model: str, *files: str, world: World | None = None) -> dict[str, A
 
 
 def disturb(world: World) -> list[str]:
-    """Let one process fail, and then one get a stop request while all generate replies."""
+    """Let one process fail, then stop one while others generate replies; return the errors."""
     from convo_cli.errors import ConvoError, DataError
     from convo_cli.evaluation.shared_replies import EvaluationStoppedError, SharedReplies
 
@@ -125,7 +125,7 @@ def disturb(world: World) -> list[str]:
     shared = SharedReplies(world, is_stopped=lambda: world.rank == world.size - 1)
 
     def generate() -> dict[int, Any]:
-        while world.rank % 2 == 0:  # until it sees the request of another process
+        while world.rank % 2 == 0:  # until another process's stop request ends it
             shared.raise_if_stopped()
         return {}
 
@@ -153,7 +153,7 @@ class Seen:
 
 
 def require_equal_steps(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Compare losses, gradient norms and counts of two records, whose steps are the same."""
+    """Require equal losses, gradient norms and counts of two records of the same steps."""
     assert len(one["steps"]) == len(other["steps"]) > 0
     for (loss, norm, *counts, flops), (loss_2, norm_2, *counts_2, flops_2) in zip(
         one["steps"], other["steps"], strict=True
@@ -165,7 +165,7 @@ def require_equal_steps(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def require_equal_scores(one: dict[str, Any], other: dict[str, Any], *, num_replies: int) -> None:
-    """Compare losses, metrics and replies of the evaluations of two records."""
+    """Require equal losses, metrics and replies in the evaluations of two records."""
     assert len(one["evaluations"]) > 0
     for (loss, metrics, replies), (loss_2, metrics_2, replies_2) in zip(
         one["evaluations"], other["evaluations"], strict=True
@@ -177,14 +177,14 @@ def require_equal_scores(one: dict[str, Any], other: dict[str, Any], *, num_repl
 
 
 def weights(run: Path, step: int = 8) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint, whose seal is verified, from one file or several."""
+    """Return the tensors of a checkpoint, after its hashes are verified."""
     path = RunDirectory(run).checkpoint(step)
     verify_directory(path)
     return {name: t for file in tensor_files(path, "model") for name, t in load_file(file).items()}
 
 
 def require_equal_weights(one: Path, other: Path) -> None:
-    """Compare the last weights of two runs."""
+    """Require that the last weights of two runs differ by no more than rounding."""
     ours, others = weights(one), weights(other)
     assert ours.keys() == others.keys()
     for name, tensor in ours.items():

@@ -1,8 +1,7 @@
-"""Processes that are forked, not started: the ranks of a world, and the process for foreign files.
+"""Forks that replace two kinds of new processes: ranks, and the process for foreign files.
 
 An import of torch or transformers costs more than all the rest of a tiny run. The ranks are forked
-before the launcher begins, so they know nothing of it, and wait for their arguments, environment
-and open files.
+before the launcher begins, and wait for the arguments, environment and open files that it sends.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-_FREE = 200  # numbers from here on are not those of passed files
+_FREE = 200  # descriptors from here on; those of passed files are lower
 
 
 def fork_ranks(count: int, seconds: int) -> None:
     """Fork idle ranks and let the launcher of this process use them.
 
-    The fault layer watches rank FAULT_RANK; its signals go to rank FAULT_VICTIM.
+    The fault layer watches rank FAULT_RANK, and sends its signals to rank FAULT_VICTIM.
     """
     idle: list[tuple[int, socket.socket]] = []
     for _ in range(count):
@@ -60,7 +59,7 @@ def fork_bounded_process() -> None:
         os.dup2(answers[1], 1)
         for file in (*requests, *answers):
             os.close(file)
-        # It may use the torch that it has already.
+        # The process bans torch; with a `sys` of its own, it does not ban what is already imported.
         process.sys = SimpleNamespace(platform=sys.platform, modules={})  # type: ignore[assignment]
         process.main()
         os._exit(0)

@@ -1,7 +1,7 @@
 """One of two ranks is killed, or its disk fails, anywhere in a save: all end, and nothing is lost.
 
-The resume in as many devices then ends with the same bits, and in one device the same but for
-rounding; so dropout is off, and AdamW's epsilon is 1e-4, as in the law of worlds.
+A resume on as many devices then ends with the same bits, and one on a single device with the same
+weights except for rounding; so dropout is off, and AdamW's epsilon is 1e-4, as in tests/laws.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def fail_at_each(
 ) -> None:
     """Let rank ``at`` meet a fault at each operation of the second step's save.
 
-    A signal goes to rank ``victim``. The resume is by two devices and by one in turn.
+    A signal goes to rank ``victim``. Two devices and one device resume in turn.
     """
     ranks = {"FAULT_RANK": str(at), "FAULT_VICTIM": str(victim)}
     whole = copy_of(base, tmp_path / "whole")

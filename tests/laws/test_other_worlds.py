@@ -1,7 +1,7 @@
-"""A run that is resumed by 1, 4 and 2 processes, with another sharding each time, is one run.
+"""A run may be resumed by 1, 4 and 2 processes, with and without sharding.
 
-Losses, gradient norms and weights are those of an undisturbed run of one process, but for rounding;
-AdamW's epsilon is 1e-4, as in the law of worlds.
+Losses, gradient norms and weights are those of an uninterrupted run of one process except for
+rounding; AdamW's epsilon is 1e-4, as in `tests/laws/test_world.py`.
 """
 
 from __future__ import annotations
