@@ -215,7 +215,7 @@ def resume_run(
 def _follow_resume(
     run: RunDirectory, point: ResumePoint, allowed: int, stop: StopRequest
 ) -> RunResult:
-    """Take part in a resume as another process than rank 0."""
+    """Take part in a resume as a rank other than 0."""
     with stop.finishing(STEP, second=UNSAVED), masked(allowed):
         if point.reason and point.fork is None:
             score_test_data(run, point.parts, point.state, stop, ignore)

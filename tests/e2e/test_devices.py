@@ -147,7 +147,7 @@ def test_the_processes_save_and_end_if_their_launcher_is_killed(folder):
 def test_more_devices_than_cpus_are_refused_before_anything_is_written(folder, further):
     result = run_here(folder, "train", "config.yaml", "--devices", "4096", *further)
     assert result.code == 2
-    assert "training.devices asks for 4,096 devices, but convo may use" in result.err
+    assert "cannot use 4,096 devices: convo may use" in result.err
     assert not (folder / "runs").exists()
 
 
@@ -175,7 +175,7 @@ def test_a_wrong_number_of_devices_is_refused(folder, devices):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--devices", "4096"], "training.devices asks for 4,096 devices, but convo may use"),
+        (["--devices", "4096"], "cannot use 4,096 devices: convo may use"),
         (["--devices", "2", "--device", "cuda:1"], "--device cuda:1 is one device"),
         (["--devices", "2", "--device", "mps"], "--device mps is one device"),
     ],

@@ -44,8 +44,8 @@ def choose_devices(
         has = f"convo may use {counted(most, 'CPU')} here"
         hint = "lower --devices: each process needs a CPU"
     if needed > most:
-        wants = f"names GPU {max(gpus)}" if gpus else f"asks for {counted(number, 'device')}"
-        raise UsageError(f"training.devices {wants}, but {has}", hint=hint)
+        wanted = f"GPU {max(gpus)}" if gpus else counted(number, "device")
+        raise UsageError(f"cannot use {wanted}: {has}", hint=hint)
     return ChosenDevices(number, gpus)
 
 

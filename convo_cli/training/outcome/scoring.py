@@ -74,7 +74,7 @@ def score_test_data(
         scores = RunJob(run, parts, stop, emit).score(
             store, parts.test_reply_dialogues, step, stage="scoring the test data", model=model
         )
-    if found is None:  # in another process than rank 0
+    if found is None:  # in a rank other than 0
         return None
     if scores is None:
         remove_stop_file(run)

@@ -198,7 +198,7 @@ def _(cpu, missing):
 def _(one, too_many):
     """Each step is shared by a process for each device; more than there are CPUs are refused."""
     assert one.started["num_processes"] == 1
-    assert "asks for 4,096 devices, but convo may use" in too_many.result.err
+    assert "cannot use 4,096 devices: convo may use" in too_many.result.err
 
 
 @effect("training.sharding", "none", "full", seen_in="the notices of `convo train`")

@@ -36,10 +36,10 @@ def test_more_gpus_than_cpus_may_be_used(machine, devices, device, count, gpus):
 @pytest.mark.parametrize(
     ("device", "num_gpus", "message"),
     [
-        ("cpu", 4, "asks for 5 devices, but convo may use 2 CPUs here"),
-        ("auto", 4, "asks for 5 devices, but this machine has 4 CUDA devices"),
-        ("auto", 0, "asks for 5 devices, but convo may use 2 CPUs here"),
-        ("cuda", 0, "asks for 5 devices, but this machine has 0 CUDA devices"),
+        ("cpu", 4, "cannot use 5 devices: convo may use 2 CPUs here"),
+        ("auto", 4, "cannot use 5 devices: this machine has 4 CUDA devices"),
+        ("auto", 0, "cannot use 5 devices: convo may use 2 CPUs here"),
+        ("cuda", 0, "cannot use 5 devices: this machine has 0 CUDA devices"),
     ],
 )
 def test_more_devices_than_there_are_are_refused(machine, monkeypatch, device, num_gpus, message):
@@ -50,10 +50,12 @@ def test_more_devices_than_there_are_are_refused(machine, monkeypatch, device, n
 
 def test_a_dry_run_counts_the_gpus_because_no_process_does(machine, monkeypatch):
     assert choose_devices((0, 3), "auto", is_dry_run=True).num_processes == 2
-    for devices, message in (((0, 4), "names GPU 4"), (5, "asks for 5 devices")):
-        with pytest.raises(UsageError, match=f"{message}, but this machine has 4 CUDA devices"):
+    for devices, message in (((0, 4), "GPU 4"), (5, "5 devices")):
+        with pytest.raises(
+            UsageError, match=f"cannot use {message}: this machine has 4 CUDA devices"
+        ):
             choose_devices(devices, "auto", is_dry_run=True)
     monkeypatch.setattr(chosen_devices, "num_cpus", lambda: 8)
-    with pytest.raises(UsageError, match="asks for 5 devices, but this machine has 4 CUDA"):
+    with pytest.raises(UsageError, match="cannot use 5 devices: this machine has 4 CUDA"):
         choose_devices(5, "auto", is_dry_run=True)
     assert choose_devices(5, "auto").num_processes == 5  # the processes refuse it
