@@ -111,6 +111,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # With `kernels` installed transformers would fetch code from the hub.
     os.environ.setdefault("USE_HUB_KERNELS", "0")
+    # torch logs each lost connection with the stack of its C++ code; convo reports what was lost.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     with stdout_errors():
         try:
             code = _run(sys.argv[1:])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convo_cli.config.schema import DataConfig, Devices, TrainOn
     from convo_cli.model.decoding.generator import Generator
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 _PATHS = {
@@ -88,8 +89,9 @@ def parse_devices(text: str | None, device: str) -> Devices:
     seat = seat_in()
     value: object = 1 if seat is None else seat.size
     if text is not None and (seat is None or is_launched()):
-        words = [int(word) if word.isdecimal() else word for word in text.split(",")]
-        value = words if len(words) > 1 else words[0]
+        words = text.strip("[] ").split(",") if "," in text else [text]
+        numbers = [int(word) if _NUMBER.fullmatch(word.strip()) else word for word in words]
+        value = numbers if "," in text else numbers[0]
     try:
         devices: Devices = TypeAdapter(Devices).validate_python(value)
     except ValidationError:

@@ -116,4 +116,9 @@ def with_devices(overrides: list[str] | None, devices: str | None) -> list[str]:
     """Return the settings of `--set` with that of `--devices`."""
     if devices is None:
         return overrides or []
-    return [*(overrides or ()), f"training.devices={f'[{devices}]' if ',' in devices else devices}"]
+    return [*(overrides or ()), f"training.devices={_as_yaml(devices)}"]
+
+
+def _as_yaml(devices: str) -> str:
+    """Return a number or a list of GPUs as in a config; the brackets of a list may be missing."""
+    return f"[{devices.strip('[] ')}]" if "," in devices else devices

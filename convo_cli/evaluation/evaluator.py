@@ -156,10 +156,10 @@ class Evaluator:
         num = len(self.dialogues)
 
         def show(done: int) -> None:
-            self.emit(Progress("generating replies", done, num, "dialogues"))
+            if num:
+                self.emit(Progress("generating replies", done, num, "dialogues"))
 
-        if num:
-            show(0)
+        show(0)
         shared = SharedReplies(self.world, show, self.is_stopped)
         generator = Generator(model, self.encoder)
         try:

@@ -80,6 +80,7 @@ def train(
             run_config.training.device,
             sys.argv[1:],
             hint=lambda: how_to_continue(run),
+            config=config,
         )
         if code is not None:
             raise typer.Exit(code)

@@ -60,6 +60,11 @@ def _connect(seat: Seat, device: str) -> Store:
         torch.cuda.set_device(seat.local_rank)
     to_meet, to_answer = _seconds(_TO_MEET, 300), _seconds(_TO_ANSWER, 600)
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not (host and port.isascii() and port.isdecimal()):
+        raise UsageError(
+            f"MASTER_ADDR={host} MASTER_PORT={port}: not the address of rank 0",
+            hint="start the processes with torchrun, which sets both",
+        )
     try:
         if fd := os.environ.get(LISTENER):
             store: Store = dist.TCPStore(  # type: ignore[attr-defined]
@@ -75,10 +80,12 @@ def _connect(seat: Seat, device: str) -> Store:
             timeout=to_answer,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
+        in_time = f"start all of them within {to_meet.total_seconds():.0f} seconds ({_TO_MEET}), "
         raise UsageError(
             f"the {seat.size} processes did not meet at {host}:{port} ({first_line(error)})",
-            hint=f"start all of them within {to_meet.total_seconds():.0f} seconds ({_TO_MEET}), "
-            "and give them an address that every machine can reach",
+            hint="choose another MASTER_PORT (torchrun --master-port): a program uses this one"
+            if "EADDRINUSE" in str(error)
+            else in_time + "and give them an address that every machine can reach",
         ) from error
     return PrefixStore("convo", store)
 

@@ -42,12 +42,14 @@ def launch(
     arguments: Sequence[str],
     *,
     hint: Callable[[], str],
+    config: Path | None = None,
 ) -> int | None:
     """Run `convo` with these arguments in one process for each device; return the exit code.
 
     ``devices`` and ``device`` are the values of these config keys. None means that this process
     does the work: there is only one device, or a launcher has started this process. Rank 0 uses
     the streams of this process and reports errors; RankLostError with ``hint`` if it could not.
+    Each process reads the ``config``.
     """
     if seat_in() is not None:
         return None
@@ -61,6 +63,11 @@ def launch(
         return None
     if not hasattr(os, "fork"):
         raise UsageError("several devices need Linux or macOS", hint="--devices 1")
+    if config is not None and not config.is_file():
+        raise UsageError(
+            f"{config}: a pipe can be read only once, but each device reads the config",
+            hint="write the config to a file first",
+        )
     with TemporaryDirectory(prefix="convo-ranks-") as folder:
         ranks = _Ranks(Path(folder))
         with _forwarding(ranks):

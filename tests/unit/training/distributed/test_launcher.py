@@ -121,3 +121,10 @@ def test_a_system_that_cannot_pass_open_files_is_refused(monkeypatch):
     monkeypatch.delattr("os.fork")
     with pytest.raises(UsageError, match="need Linux or macOS"):
         launch(2, "cpu", [], hint=str)
+
+
+def test_a_config_that_only_one_process_could_read_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"pipe: a pipe can be read only once"):
+        launch(2, "cpu", [], hint=str, config=tmp_path / "pipe")
+    assert launch(1, "cpu", [], hint=str, config=tmp_path / "pipe") is None
