@@ -220,7 +220,7 @@ def _show_cursor() -> None:
 
 @contextmanager
 def _forwarding(ranks: _Ranks) -> Iterator[None]:
-    """Forward a stop request to the processes; a second one kills them."""
+    """Forward a stop request to the processes, and a Ctrl-Z; a second request kills them."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         if ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
@@ -232,10 +232,16 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
             ranks.asked = number
             ranks.send(number)
 
+    def suspend(number: int, frame: FrameType | None) -> None:
+        ranks.send(signal.SIGSTOP)
+        signal.raise_signal(signal.SIGSTOP)  # until `fg` or `bg`
+        ranks.send(signal.SIGCONT)
+
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     wakeup = signal.set_wakeup_fd(-1)  # rank 0 prints the reply to a request
     before = {number: signal.signal(number, forward) for number in kept}
+    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, suspend)
     try:
         yield
     finally:

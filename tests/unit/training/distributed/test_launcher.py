@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from convo_cli.errors import RankLostError, StoppedError, UsageError
@@ -104,6 +106,42 @@ def test_a_second_signal_kills_the_processes_even_while_the_launcher_waits_for_o
     assert left == [signal.SIGTERM]
     assert process.wait() < 0
     assert not ranks.folder.exists()
+
+
+_SUSPENDABLE = """
+import subprocess, sys, time
+from pathlib import Path
+from convo_cli.training.distributed.launcher import _forwarding, _Ranks
+process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+with _forwarding(_Ranks(Path("none"), [process])):
+    print("begun", flush=True)
+    while True:
+        time.sleep(0.01)
+"""
+
+
+def test_processes_are_suspended_and_continue_with_their_launcher():
+    """A terminal's Ctrl-Z reaches only the launcher."""
+    with subprocess.Popen([sys.executable, "-c", _SUSPENDABLE], stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"begun\n"
+        both = psutil.Process(started.pid), *psutil.Process(started.pid).children()
+        try:
+            started.send_signal(signal.SIGTSTP)
+            _wait_until(lambda: {one.status() for one in both} == {psutil.STATUS_STOPPED})
+            started.send_signal(signal.SIGCONT)
+            _wait_until(lambda: psutil.STATUS_STOPPED not in {one.status() for one in both})
+        finally:
+            for process in both:
+                process.kill()
+    assert len(both) == 2
+
+
+def _wait_until(is_reached):
+    deadline = time.monotonic() + 60
+    while not is_reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_listed_gpus_are_those_that_the_environment_shows(monkeypatch):
