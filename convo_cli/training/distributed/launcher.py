@@ -33,7 +33,7 @@ from convo_cli.world import seat_in
 _GRACE = 8.0
 """Seconds in which the processes may end by themselves after one of them failed."""
 _POLL = 0.05
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGTSTP")
 
 
 def launch(
@@ -223,25 +223,23 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
     """Forward a stop request to the processes, and a Ctrl-Z; a second request kills them."""
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
+        if number == signal.SIGTSTP:
+            ranks.send(signal.SIGSTOP)
+            signal.raise_signal(signal.SIGSTOP)  # until `fg` or `bg`
+            ranks.send(signal.SIGCONT)
+        elif ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
             ranks.send(signal.SIGKILL)  # no wait: the interrupted code may hold its lock
             _show_cursor()
             shutil.rmtree(ranks.folder, ignore_errors=True)
             leave(number)
-        if ranks.asked is None:
+        elif ranks.asked is None:
             ranks.asked = number
             ranks.send(number)
-
-    def suspend(number: int, frame: FrameType | None) -> None:
-        ranks.send(signal.SIGSTOP)
-        signal.raise_signal(signal.SIGSTOP)  # until `fg` or `bg`
-        ranks.send(signal.SIGCONT)
 
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     wakeup = signal.set_wakeup_fd(-1)  # rank 0 prints the reply to a request
     before = {number: signal.signal(number, forward) for number in kept}
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, suspend)
     try:
         yield
     finally:
