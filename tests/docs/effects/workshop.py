@@ -1,6 +1,7 @@
 """The runs that the entries compare: `convo train` on the same tiny config, in this process.
 
-The settings of an entry come on top of `BASE`, as `--set`. Equal settings share one run.
+The settings of an entry come on top of `BASE`, as `--set`. Settings that lead to the same config
+share one run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from unittest import mock
 
 import torch
 
+from convo_cli.config.load import apply_overrides, load_config
 from convo_cli.runs.directory import RunDirectory
 from tests.commands import make_workplace, run_here, settings
 from tests.docs.effects.observed import Observed, Passes
@@ -84,11 +86,14 @@ class Workshop:
         self._folder = make_workplace(folder)
         self._seen: dict[str, Observed] = {}
         _write_data(folder)
+        config = apply_overrides(load_config(folder / "config.yaml"), _pairs(BASE))
+        self._base = config.model_dump(mode="json", exclude={"name"})
 
     def observe(self, changes: Mapping[str, Any]) -> Observed:
         """The run with these settings on top of the base."""
         if str(changes.get("model.pretrained", "")).startswith(("models/", "acme/")):
             self._make_models()
+        changes = {key: value for key, value in changes.items() if not self._has(key, value)}
         key = json.dumps(changes, sort_keys=True)
         if key not in self._seen:
             self._seen[key] = self._train(changes)
@@ -101,14 +106,26 @@ class Workshop:
                 key: value for key, value in values.items() if not key.startswith("model.scratch.")
             }
         run = RunDirectory(self._folder / values["output_dir"] / values["name"])
-        pairs = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         hub = self._folder / "hub"
         with (
             _watched_model() as passes,
             mock.patch("huggingface_hub.constants.HF_HUB_CACHE", str(hub)),
+            # It has its own tests, no key changes it, and it is a third of these runs.
+            mock.patch("convo_cli.training.run.require_readable"),
         ):
-            result = run_here(self._folder, "train", "config.yaml", "--json", *settings(*pairs))
+            result = run_here(
+                self._folder, "train", "config.yaml", "--json", *settings(*_pairs(values))
+            )
         return Observed(self._folder, result, run, passes)
+
+    def _has(self, key: str, value: Any) -> bool:
+        """Return whether the base has this value already."""
+        found: Any = self._base
+        for name in key.split("."):
+            if not isinstance(found, dict) or name not in found:
+                return False
+            found = found[name]
+        return bool(found == value)
 
     def _make_models(self) -> None:
         """Make two models, with dropout, as folders and as revisions of a cached hub id."""
@@ -124,6 +141,10 @@ class Workshop:
             (self._folder / "models" / name).symlink_to(trained.run.checkpoint(step))
             (cached / "snapshots" / commit).symlink_to(trained.run.checkpoint(step))
             (cached / "refs" / revision).write_text(commit)
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def _write_data(folder: Path) -> None:
