@@ -97,16 +97,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def start(
-    folder: Path, *arguments: object, env: Mapping[str, str] | None = None
+    folder: Path, *arguments: object, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start the real executable with pipes for stdin, stdout and stderr."""
+    """Start the real executable with pipes for stdin, stdout and stderr, unless options differ."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen(
         [EXECUTABLE, *map(str, arguments)],
         cwd=folder,
         env=env or environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        **{**pipes, **options},
     )
 
 

@@ -19,32 +19,39 @@ import pkgutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.commands import EXECUTABLE, Result, environment, start
+from tests.forked_bounded import IMPORTED, fork_bounded_process
 
 _ROOT = Path(__file__).resolve().parent.parent
 _IMPORTED = (
     "torch._dynamo", "transformers.models.gpt2.modeling_gpt2", "sacrebleu", "prompt_toolkit",
-    "nltk.translate.nist_score", "rich.live", "rich.markdown",
+    "nltk.translate.nist_score", "rich.live", "rich.markdown", "matplotlib.style",
+    "matplotlib.backends.backend_agg", "matplotlib.ticker", "tensorboardX.record_writer",
+    "tensorboardX.summary",
 )  # fmt: skip
 """Modules of libraries that commands import late."""
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 
 
-def start_fork(folder: Path, *arguments: object, **streams: Any) -> subprocess.Popen[bytes]:
-    """Start a command like `tests.commands.start`; ``streams`` replace its pipes."""
+def start_fork(folder: Path, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command like `tests.commands.start`, with options of `subprocess.Popen`.
+
+    Only streams, ``env`` and ``start_new_session`` have an effect.
+    """
     if sys.platform != "linux":
-        return start(folder, *arguments)
+        return start(folder, *arguments, **options)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     command = [str(EXECUTABLE), *map(str, arguments)]
-    return _Fork(command, cwd=folder, env=environment(), **{**pipes, **streams})
+    return _Fork(command, cwd=folder, **{**pipes, "env": environment(), **options})
 
 
-def run_fork(folder: Path, *arguments: object, stdin: bytes = b"", **streams: Any) -> Result:
+def run_fork(folder: Path, *arguments: object, stdin: bytes = b"", **options: Any) -> Result:
     """Run a command to its end, like `tests.commands.run_process`."""
-    process = start_fork(folder, *arguments, **streams)
+    process = start_fork(folder, *arguments, **options)
     try:
         out, err = process.communicate(stdin, timeout=120)
     finally:
@@ -55,9 +62,15 @@ def run_fork(folder: Path, *arguments: object, stdin: bytes = b"", **streams: An
 class _Fork(subprocess.Popen[bytes]):
     def _execute_child(
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
-        creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
+        creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
+        restore_signals, group, groups, user, umask, start_new_session, *rest,
     ):  # fmt: skip
-        request = {"arguments": args, "folder": str(cwd), "environment": env}
+        request = {
+            "arguments": args,
+            "folder": str(cwd),
+            "environment": env,
+            "is_session": start_new_session,
+        }
         given = (p2cread, c2pwrite, errwrite)
         files = [number if file == -1 else file for number, file in enumerate(given)]
         self.pid = _fork(json.dumps(request).encode(), files)
@@ -107,7 +120,7 @@ def main() -> None:
     import convo_cli
 
     found = pkgutil.walk_packages(convo_cli.__path__, "convo_cli.")
-    for name in (*_IMPORTED, *(module.name for module in found)):
+    for name in (*_IMPORTED, *IMPORTED, *(module.name for module in found)):
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has only the thread that forks"
     gc.freeze()  # a collection in a fork would copy all of the memory
@@ -136,7 +149,11 @@ def main() -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None
     sys.argv = request["arguments"]
+    if request["is_session"]:
+        os.setsid()
+    fork_bounded_process()
 
 
 def _open_streams() -> None:

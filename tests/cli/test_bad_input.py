@@ -657,7 +657,7 @@ ONE_OF_EACH_COMMAND = (
 )
 
 
-@pytest.mark.parametrize("name", quick_first(ONE_OF_EACH_COMMAND, 4))
+@pytest.mark.parametrize("name", quick_first(ONE_OF_EACH_COMMAND, 3))
 def test_the_executable_refuses_as_the_function_does(name, work, convo):
     case = CASES[name]
     case.prepare(work)

@@ -8,7 +8,6 @@ import re
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -22,7 +21,8 @@ from convo_cli.config.schema import GenerationSettings, RunConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Reply
-from tests.commands import EXECUTABLE, environment, run_here
+from tests.cases import quick_first
+from tests.commands import environment, run_here, start
 from tests.forks import start_fork
 
 MODEL = "exports/tiny"
@@ -234,20 +234,16 @@ class TestProcess:
         assert err.endswith(b"\nstopped\n")
 
     @pytest.mark.parametrize(
-        "leave",
-        [
-            b"/quit\r",
-            *(pytest.param(key, marks=pytest.mark.slow) for key in (b"\x03", b"\x04")),
-        ],
+        ("leave", "is_fork"), quick_first([(b"/quit\r", True), (b"\x03", False), (b"\x04", False)])
     )
-    def test_a_terminal_talks_until_the_user_leaves(self, trained, leave):
+    def test_a_terminal_talks_until_the_user_leaves(self, trained, leave, is_fork):
         import pty
 
         main_end, far_end = pty.openpty()
-        process = subprocess.Popen(
-            [EXECUTABLE, "chat", MODEL, "--temperature", "0", "--max-new-tokens", "60"],
-            cwd=trained, env=environment(TERM="xterm"), stdin=far_end, stdout=far_end,
-            stderr=far_end, start_new_session=True,
+        process = (start_fork if is_fork else start)(
+            trained, "chat", MODEL, *GREEDY, "--max-new-tokens", 60,
+            env=environment(TERM="xterm"), stdin=far_end, stdout=far_end, stderr=far_end,
+            start_new_session=True,
         )  # fmt: skip
         os.close(far_end)
         seen = ""

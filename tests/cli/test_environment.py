@@ -52,7 +52,7 @@ def shell(folder, redirection, *arguments, before="", **changes) -> Result:
 def place(tmp_path_factory):
     """A folder with a config, data and a finished run in runs/tiny. Leave it as it is."""
     folder = make_workplace(tmp_path_factory.mktemp("place"))
-    assert shell(folder, "", "train", "config.yaml", "-q", *RUN).code == 0
+    assert run_fork(folder, "train", "config.yaml", "-q", *RUN).code == 0
     return folder
 
 
@@ -102,24 +102,28 @@ def test_an_error_keeps_its_exit_code_when_its_json_does_not_fit_on_the_disk(pla
     assert result.err.splitlines()[-1].startswith("warning: stdout: No space left on device; ")
 
 
+LOST = "warning: stdout: No space left on device; the run itself is complete: runs/tiny\n"
+
+
 @full
+def test_a_finished_run_is_finished_although_its_output_is_lost(tmp_path):
+    make_workplace(tmp_path)
+    result = run_in_vain(tmp_path, "train", "config.yaml", *RUN)
+    assert (result.code, result.err[-len(LOST) :]) == (0, LOST)
+    assert RunDirectory(tmp_path / "runs/tiny").checkpoint_steps()[-1] == 1
+
+
+@full
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "redirection",
-    [
-        "> /dev/full",
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in ("2> /dev/full", "> /dev/full 2>&1", "--json > /dev/full")
-        ),
-    ],
+    "redirection", ["> /dev/full", "2> /dev/full", "> /dev/full 2>&1", "--json > /dev/full"]
 )
-def test_a_finished_run_is_finished_although_its_output_is_lost(tmp_path, redirection):
+def test_a_run_of_the_executable_is_finished_although_its_output_is_lost(tmp_path, redirection):
     make_workplace(tmp_path)
     result = shell(tmp_path, redirection, "train", "config.yaml", *RUN)
     assert result.code == 0
     assert RunDirectory(tmp_path / "runs/tiny").checkpoint_steps()[-1] == 1
-    lost = "warning: stdout: No space left on device; the run itself is complete: runs/tiny\n"
-    assert result.err[-len(lost) :] == ("" if "2>" in redirection else lost)
+    assert result.err[-len(LOST) :] == ("" if "2>" in redirection else LOST)
     assert result.out == ("runs/tiny\n" if redirection[0] == "2" else "")
 
 
@@ -290,15 +294,15 @@ OF_RUN = (
     ],
 )
 def test_a_home_is_expanded_wherever_a_path_is_given(place, tmp_path, commands, created):
-    home = {"HOME": str(tmp_path)}
+    home = environment(HOME=str(tmp_path))
     make_workplace(tmp_path)
     data = settings("data.train=~/train.jsonl", "data.validation=[~/valid.jsonl]")
-    ran = shell(tmp_path, "", "train", "~/config.yaml", "-q", *RUN[:2], *data, *settings(
-        "output_dir=~/runs"), **home)  # fmt: skip
+    ran = run_fork(tmp_path, "train", "~/config.yaml", "-q", *RUN[:2], *data, *settings(
+        "output_dir=~/runs"), env=home)  # fmt: skip
     assert ran == Result(0, f"{tmp_path}/runs/tiny\n", "")
     assert not (tmp_path / "~").exists()
     for words in commands:
-        assert shell(tmp_path, "", *words.split(), **home).code == 0, words
+        assert run_fork(tmp_path, *words.split(), env=home).code == 0, words
     assert created <= {path.name for path in tmp_path.iterdir()}
 
 

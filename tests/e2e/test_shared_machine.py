@@ -13,15 +13,19 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from tests.cases import quick_only
 from tests.commands import EXECUTABLE, TINY, Result, environment, make_workplace, settings
+from tests.forks import run_fork
 from tests.planted import SECRET, make_outside, state_of
 
 VICTIM, ATTACKER = 65533, 65534
-SHARED = {"a folder that all write to": 0o777, "a sticky folder": 0o1777}
+SHARED = (0o777, 0o1777)
+"""Modes of a folder that all write to; in the second, nobody removes what is another's."""
 SECONDS = 120
 
 pytestmark = pytest.mark.skipif(
@@ -108,23 +112,24 @@ def trained() -> Iterator[Path]:
         config = config.replace(", tensorboard: false, plots: false", "")
         (place.home / "work/config.yaml").write_text(config)
         place.home.chmod(0o700)
+        home = environment(HOME=str(place.home), TMPDIR=str(folder / "tmp"))
+        result = run_fork(place.home / "work", "train", "config.yaml", "-q", env=home)
+        assert result.code == 0, result
         for path in (place.home, folder / "tmp", place.shared):
             own(path, VICTIM)
-        result = place.convo("train", "config.yaml", "-q")
-        assert result.code == 0, result
         yield folder
     finally:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=list(SHARED.values()), ids=list(SHARED))
-def place(trained, request):
+@pytest.fixture
+def place(trained, mode):
     """That place with a folder that both users can write to; the attacker may change the run."""
     before = Path(f"{trained}-before")
     shutil.copytree(trained, before, symlinks=True, copy_function=shutil.copy2)
     place = Place(trained)
     for folder in (place.shared, place.runs):
-        folder.chmod(request.param)
+        folder.chmod(mode)
     for path in [place.run, *place.run.rglob("*")]:
         path.chmod(0o777 if path.is_dir() else 0o666)
     yield place
@@ -215,15 +220,13 @@ taken instead.
 """
 
 QUICK = (
-    "the samples are a link",
-    "output_dir is a link",
-    "the place where a run begins is another user's",
+    ("the samples are a link", 0o1777),
+    ("output_dir is a link", 0o777),
+    ("the place where a run begins is another user's", 0o1777),
 )
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ATTACKS]
-)
+@pytest.mark.parametrize(("name", "mode"), quick_only(product(ATTACKS, SHARED), *QUICK))
 def test_what_another_user_planted_changes_and_shows_nothing(place, name):
     plants, command, code = ATTACKS[name]
     private = place.home / "private"

@@ -1,4 +1,4 @@
-"""Forks that replace two kinds of new processes: ranks, and the process for foreign files.
+"""The ranks of a world, forked instead of started.
 
 An import of torch or transformers costs more than all the rest of a tiny run. The ranks are forked
 before the launcher begins, and wait for the arguments, environment and open files that it sends.
@@ -14,14 +14,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 from typing import Any
 
+from tests.forked_bounded import fork_bounded_process
+
+MOST_SECONDS = 600
+"""For a command; a busy machine may take minutes for what takes a second."""
 _FREE = 200  # descriptors from here on; those of passed files are lower
 
 
-def fork_ranks(count: int, seconds: int) -> None:
+def fork_ranks(count: int) -> None:
     """Fork idle ranks and let the launcher of this process use them.
 
     The fault layer watches rank FAULT_RANK, and sends its signals to rank FAULT_VICTIM.
@@ -34,7 +37,7 @@ def fork_ranks(count: int, seconds: int) -> None:
             for _, other in idle:
                 other.close()
             own.close()
-            _become_rank(its, seconds)
+            _become_rank(its)
         its.close()
         idle.append((pid, own))
     from convo_cli.training.distributed import launcher
@@ -46,37 +49,6 @@ def fork_ranks(count: int, seconds: int) -> None:
         return ForkedRank(*next(waiting), *arguments, **options)
 
     launcher.subprocess = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
-
-
-def fork_bounded_process() -> None:
-    """Fork the process for foreign files, which waits for requests, and let the client use it."""
-    from convo_cli.text.bounded import client, process
-
-    requests, answers = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(requests[0], 0)
-        os.dup2(answers[1], 1)
-        for file in (*requests, *answers):
-            os.close(file)
-        # The process bans torch; with a `sys` of its own, it does not ban what is already imported.
-        process.sys = SimpleNamespace(platform=sys.platform, modules={})  # type: ignore[assignment]
-        process.main()
-        os._exit(0)
-    os.close(requests[0])
-    os.close(answers[1])
-
-    class Forked(subprocess.Popen[bytes]):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.args, self.pid, self.returncode = [], pid, None
-            self.stdin, self.stdout = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
-            self.stderr = self._input = None
-            self._child_created, self._communication_started = True, False
-            self._waitpid_lock, self._sigint_wait_secs = threading.Lock(), 0
-
-    client.subprocess = SimpleNamespace(  # type: ignore[assignment]
-        Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
-    )
 
 
 class ForkedRank:
@@ -130,12 +102,12 @@ def _file_of(stream: Any, number: int) -> int:
     return int(stream.fileno())
 
 
-def _become_rank(channel: socket.socket, seconds: int) -> None:
+def _become_rank(channel: socket.socket) -> None:
     text, files, _, _ = socket.recv_fds(channel, 1 << 20, 16)
     if not text:  # the launcher ended without this rank
         os._exit(0)
     channel.close()
-    signal.alarm(seconds)
+    signal.alarm(MOST_SECONDS)
     os.setsid()
     task = json.loads(text)
     for file, number in zip(

@@ -130,7 +130,7 @@ class Zygote:
         env: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
         kill_after: float | None = None,
-        num_ranks: int | None = None,
+        num_ranks: int = 1,
     ) -> Ended:
         """Run a command in a folder with `resource` limits; RLIMIT_AS adds to what is mapped.
 
@@ -165,8 +165,7 @@ class Zygote:
             "environment": dict(env),
             "limits": dict(limits),
             "kill_after": kill_after,
-            "num_ranks": None,
-            "seconds": 60,
+            "num_ranks": 1,
             "out": str(self._home / "out"),
             "err": str(self._home / "err"),
         }

@@ -7,6 +7,7 @@ given as JSON in the arguments.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -17,13 +18,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults.forked_ranks import become_convo, fork_bounded_process, fork_ranks
+from tests.faults.forked_ranks import MOST_SECONDS, become_convo, fork_ranks
+from tests.forked_bounded import IMPORTED, fork_bounded_process
 
 
 def main() -> None:
-    for name in ("convo_cli.training.run", "transformers.models.gpt2.modeling_gpt2"):
+    for name in ("convo_cli.training.run", "transformers.models.gpt2.modeling_gpt2", *IMPORTED):
         importlib.import_module(name)
     warm_up(json.loads(sys.argv[1]))
+    gc.freeze()  # a collection in a fork would copy all of the memory
     print("ready", flush=True)
     for line in sys.stdin:
         child = os.fork()
@@ -52,7 +55,7 @@ def warm_up(request: dict[str, Any]) -> None:
 
 def run(request: dict[str, Any], tell: int | None = None) -> None:
     """Become the command of the request; write the names of its modules to ``tell``."""
-    signal.alarm(request["seconds"])
+    signal.alarm(MOST_SECONDS)
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
     sys.argv = ["convo", *request["arguments"]]
@@ -71,9 +74,9 @@ def run(request: dict[str, Any], tell: int | None = None) -> None:
     num_ranks = request["num_ranks"]
     if num_ranks == 1:
         fork_bounded_process()
-    elif num_ranks is not None:
-        fork_ranks(num_ranks, request["seconds"])
-    become_convo(is_watched=num_ranks in (None, 1), tell=tell)
+    else:
+        fork_ranks(num_ranks)
+    become_convo(is_watched=num_ranks == 1, tell=tell)
 
 
 def kill_later(seconds: float) -> None:
