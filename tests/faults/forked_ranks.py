@@ -67,18 +67,18 @@ class ForkedRank:
     ) -> None:
         assert start_new_session
         self.pid = pid
-        self._code: int | None = None
+        self.returncode: int | None = None
         files = [_file_of(streams[name], number) for number, name in enumerate(_STREAMS)]
         task = {"arguments": arguments[3:], "environment": env, "files": [0, 1, 2, *pass_fds]}
         socket.send_fds(channel, [json.dumps(task).encode()], [*files, *pass_fds])
         channel.close()
 
     def poll(self, options: int = os.WNOHANG) -> int | None:
-        if self._code is None:
+        if self.returncode is None:
             pid, status = os.waitpid(self.pid, options)
             if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-        return self._code
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
     def wait(self) -> int | None:
         return self.poll(0)
