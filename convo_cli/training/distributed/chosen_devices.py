@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -47,6 +48,21 @@ def choose_devices(
         wanted = f"GPU {max(gpus)}" if gpus else counted(number, "device")
         raise UsageError(f"cannot use {wanted}: {has}", hint=hint)
     return ChosenDevices(number, gpus)
+
+
+def as_visible_devices(gpus: Sequence[int]) -> str:
+    """Return the value of CUDA_VISIBLE_DEVICES that selects these of the visible GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return ",".join(map(str, gpus))
+    names = [name for name in visible.split(",") if name]  # an empty list hides all GPUs
+    if max(gpus) >= len(names):
+        raise UsageError(
+            f"the list of devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has "
+            f"{counted(len(names), 'GPU')}",
+            hint="count the GPUs from 0 in the order of CUDA_VISIBLE_DEVICES",
+        )
+    return ",".join(names[gpu] for gpu in gpus)
 
 
 def _num_gpus(device: str) -> int:

@@ -8,7 +8,6 @@ save, and ends every failure with its own traceback and exit code 1.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,16 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from types import FrameType
-from typing import Literal
+from typing import IO, Literal
 
 from convo_cli.cpus import num_cpus
-from convo_cli.errors import RankLostError, StoppedError, UsageError
+from convo_cli.errors import DiskError, RankLostError, StoppedError, UsageError
 from convo_cli.signals import leave
-from convo_cli.training.distributed.chosen_devices import choose_devices
+from convo_cli.training.distributed.chosen_devices import as_visible_devices, choose_devices
 from convo_cli.training.distributed.rank_process import LIFELINE, LISTENER
-from convo_cli.wording import counted
 from convo_cli.world import seat_in
 
 _GRACE = 8.0
@@ -68,24 +66,23 @@ def launch(
             f"{config}: a pipe can be read only once, but each device reads the config",
             hint="write the config to a file first",
         )
-    with TemporaryDirectory(prefix="convo-ranks-") as folder:
-        ranks = _Ranks(Path(folder))
-        with _forwarding(ranks):
-            try:
-                ranks.start(arguments, count, gpus)
-                ranks.wait()
-            finally:
-                ranks.kill()
-        return ranks.outcome(hint)
+    ranks = _Ranks()
+    with _forwarding(ranks):
+        try:
+            ranks.start(arguments, count, gpus)
+            ranks.wait()
+        finally:
+            ranks.kill()
+    return ranks.outcome(hint)
 
 
 @dataclass
 class _Ranks:
     """The processes of a run, by rank."""
 
-    folder: Path
-    """Has a file with the messages of each process except rank 0."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    messages: list[IO[bytes]] = field(default_factory=list)
+    """The stderr of each process except rank 0, in files without a name."""
     failed: int | None = None
     """The rank that failed first."""
     held: int = -1
@@ -103,7 +100,7 @@ class _Ranks:
                 "OMP_NUM_THREADS": str(max(1, num_cpus() // count)),
                 "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
                 **os.environ,
-                **({"CUDA_VISIBLE_DEVICES": _visible(gpus)} if gpus else {}),
+                **({"CUDA_VISIBLE_DEVICES": as_visible_devices(gpus)} if gpus else {}),
                 "WORLD_SIZE": str(count),
                 "LOCAL_WORLD_SIZE": str(count),
                 "MASTER_ADDR": "127.0.0.1",
@@ -117,13 +114,15 @@ class _Ranks:
             )
             for rank in range(count):
                 stdin, output = (None, None) if rank == 0 else (subprocess.DEVNULL,) * 2
+                if rank > 0:
+                    self.messages.append(_temporary_file())
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, "-c", code, *arguments],
                         env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                         stdin=stdin,
                         stdout=output,
-                        stderr=None if rank == 0 else self._messages(rank).open("wb"),
+                        stderr=None if rank == 0 else self.messages[-1],
                         pass_fds=(lifeline, listener.fileno())[: 2 if rank == 0 else 1],
                         start_new_session=True,  # a terminal's Ctrl-C reaches only the launcher
                     )
@@ -181,8 +180,9 @@ class _Ranks:
         Return whether there was such a message.
         """
         is_explained = False
-        for rank, code in enumerate(codes[1:], 1):
-            messages = self._messages(rank).read_text(errors="replace")
+        for (rank, code), file in zip(enumerate(codes[1:], 1), self.messages, strict=True):
+            file.seek(0)
+            messages = file.read().decode(errors="replace")
             is_cause = rank == self.failed and code > 0 and codes[0] < 0
             is_explained |= is_cause and bool(messages)
             if is_cause or (code == 1 and "Traceback" in messages):
@@ -192,23 +192,15 @@ class _Ranks:
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self.processes]
 
-    def _messages(self, rank: int) -> Path:
-        return self.folder / f"rank-{rank}.txt"
 
-
-def _visible(gpus: Sequence[int]) -> str:
-    """Return the value of CUDA_VISIBLE_DEVICES that selects these of the visible GPUs."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return ",".join(map(str, gpus))
-    names = [name for name in visible.split(",") if name]  # an empty list hides all GPUs
-    if max(gpus) >= len(names):
-        raise UsageError(
-            f"the list of devices names GPU {max(gpus)}, but CUDA_VISIBLE_DEVICES has "
-            f"{counted(len(names), 'GPU')}",
-            hint="count the GPUs from 0 in the order of CUDA_VISIBLE_DEVICES",
-        )
-    return ",".join(names[gpu] for gpu in gpus)
+def _temporary_file() -> IO[bytes]:
+    try:
+        return TemporaryFile()
+    except OSError as error:
+        raise DiskError(
+            f"no temporary file can be created ({error.strerror or error})",
+            hint="set TMPDIR to a folder that you can write to and that has space",
+        ) from error
 
 
 def _show_cursor() -> None:
@@ -230,7 +222,6 @@ def _forwarding(ranks: _Ranks) -> Iterator[None]:
         elif ranks.asked is not None and number != getattr(signal, "SIGHUP", None):
             ranks.send(signal.SIGKILL)  # no wait: the interrupted code may hold its lock
             _show_cursor()
-            shutil.rmtree(ranks.folder, ignore_errors=True)
             leave(number)
         elif ranks.asked is None:
             ranks.asked = number

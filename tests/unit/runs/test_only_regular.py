@@ -37,9 +37,6 @@ ALLOWED = {
     ("sealed", "chmod"),  # of an open file
     ("build", "move"),  # of a model to its device
     ("shards", "open"),  # of a Folder
-    ("launcher", "open"),  # in a temporary folder of its own
-    ("launcher", "read_text"),
-    ("launcher", "rmtree"),
 }
 
 

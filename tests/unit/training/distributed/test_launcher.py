@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -11,51 +12,53 @@ import time
 import psutil
 import pytest
 
-from convo_cli.errors import RankLostError, StoppedError, UsageError
+from convo_cli.errors import DiskError, RankLostError, StoppedError, UsageError
 from convo_cli.training.distributed import launcher
-from convo_cli.training.distributed.launcher import _forwarding, _Ranks, _visible, launch
+from convo_cli.training.distributed.chosen_devices import as_visible_devices
+from convo_cli.training.distributed.launcher import _forwarding, _Ranks, launch
 
 
-def _ended(tmp_path, *codes, failed, messages=""):
+def _ended(*codes, failed, messages=""):
     """Processes that ended with these codes; a negative one is a signal."""
-    ranks = _Ranks(tmp_path, failed=failed)
+    ranks = _Ranks(failed=failed)
     for rank, code in enumerate(codes):
         work = f"import os, sys; os.kill(os.getpid(), {-code})" if code < 0 else f"exit({code})"
         ranks.processes.append(subprocess.Popen([sys.executable, "-c", work]))
         ranks.processes[-1].wait()
-        (tmp_path / f"rank-{rank}.txt").write_text(messages)
+        if rank > 0:
+            ranks.messages.append(io.BytesIO(messages.encode()))
     return ranks
 
 
 @pytest.mark.parametrize("failed", [0, 1])
-def test_the_traceback_of_another_process_is_shown_whichever_ended_first(tmp_path, capsys, failed):
-    ranks = _ended(tmp_path, 1, 1, failed=failed, messages="Traceback: a bug\n")
+def test_the_traceback_of_another_process_is_shown_whichever_ended_first(capsys, failed):
+    ranks = _ended(1, 1, failed=failed, messages="Traceback: a bug\n")
     assert ranks.outcome(str) == 1
     assert capsys.readouterr().err == "Traceback: a bug\n"
 
 
-def test_the_message_of_the_first_cause_is_shown_if_rank_0_could_not_report_it(tmp_path, capsys):
-    ranks = _ended(tmp_path, -signal.SIGKILL, 7, failed=1, messages="error: disk full\n")
+def test_the_message_of_the_first_cause_is_shown_if_rank_0_could_not_report_it(capsys):
+    ranks = _ended(-signal.SIGKILL, 7, failed=1, messages="error: disk full\n")
     with pytest.raises(RankLostError) as caught:
         ranks.outcome(str)
     assert caught.value.exit_code == 7
     assert capsys.readouterr().err == "error: disk full\n"
 
 
-def test_the_loss_of_rank_0_that_another_process_reports_is_the_only_message(tmp_path, capsys):
+def test_the_loss_of_rank_0_that_another_process_reports_is_the_only_message(capsys):
     messages = "error: rank 0 on here ended or did not answer\n"
-    ranks = _ended(tmp_path, -signal.SIGKILL, 137, failed=1, messages=messages)
+    ranks = _ended(-signal.SIGKILL, 137, failed=1, messages=messages)
     assert ranks.outcome(str) == 137
     assert capsys.readouterr().err == messages
 
 
-def test_messages_of_other_processes_are_not_repeated(tmp_path, capsys):
-    assert _ended(tmp_path, 7, 7, failed=1, messages="error: disk full\n").outcome(str) == 7
+def test_messages_of_other_processes_are_not_repeated(capsys):
+    assert _ended(7, 7, failed=1, messages="error: disk full\n").outcome(str) == 7
     assert capsys.readouterr().err == ""
 
 
-def test_a_stop_is_a_stop_although_rank_0_was_too_slow_to_end(tmp_path):
-    ranks = _ended(tmp_path, -signal.SIGKILL, 143, failed=1)
+def test_a_stop_is_a_stop_although_rank_0_was_too_slow_to_end():
+    ranks = _ended(-signal.SIGKILL, 143, failed=1)
     ranks.asked = signal.SIGTERM
     with pytest.raises(StoppedError) as caught:
         ranks.outcome(str)
@@ -70,11 +73,9 @@ def test_a_stop_is_a_stop_although_rank_0_was_too_slow_to_end(tmp_path):
         (7, "xterm", b"."),
     ],
 )
-def test_the_cursor_that_a_killed_rank_0_hid_is_shown_again(
-    tmp_path, monkeypatch, code, term, shown
-):
+def test_the_cursor_that_a_killed_rank_0_hid_is_shown_again(monkeypatch, code, term, shown):
     monkeypatch.setenv("TERM", term)
-    ranks, stderr = _ended(tmp_path, code, failed=0), os.dup(2)
+    ranks, stderr = _ended(code, failed=0), os.dup(2)
     ours, terminal = os.openpty()
     os.dup2(terminal, 2)
     try:
@@ -90,13 +91,10 @@ def test_the_cursor_that_a_killed_rank_0_hid_is_shown_again(
         os.close(end)
 
 
-def test_a_second_signal_kills_the_processes_even_while_the_launcher_waits_for_one(
-    tmp_path, monkeypatch
-):
+def test_a_second_signal_kills_the_processes_even_while_the_launcher_waits_for_one(monkeypatch):
     left = []
     monkeypatch.setattr(launcher, "leave", left.append)
-    (tmp_path / "ranks").mkdir()
-    ranks = _Ranks(tmp_path / "ranks")
+    ranks = _Ranks()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     ranks.processes.append(process)
     with _forwarding(ranks), process._waitpid_lock:  # which `Popen.wait` holds
@@ -105,15 +103,13 @@ def test_a_second_signal_kills_the_processes_even_while_the_launcher_waits_for_o
         signal.raise_signal(signal.SIGTERM)
     assert left == [signal.SIGTERM]
     assert process.wait() < 0
-    assert not ranks.folder.exists()
 
 
 _SUSPENDABLE = """
 import subprocess, sys, time
-from pathlib import Path
 from convo_cli.training.distributed.launcher import _forwarding, _Ranks
 process = subprocess.Popen(["sleep", "60"], start_new_session=True)
-with _forwarding(_Ranks(Path("none"), [process])):
+with _forwarding(_Ranks([process])):
     print("begun", flush=True)
     while True:
         time.sleep(0.01)
@@ -146,13 +142,13 @@ def _wait_until(is_reached):
 
 def test_listed_gpus_are_those_that_the_environment_shows(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert _visible((0, 2)) == "0,2"
+    assert as_visible_devices((0, 2)) == "0,2"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5,6")
-    assert _visible((0, 2)) == "4,6"
+    assert as_visible_devices((0, 2)) == "4,6"
     for hidden in ("", "4"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         with pytest.raises(UsageError, match="names GPU 2, but CUDA_VISIBLE_DEVICES has"):
-            _visible((0, 2))
+            as_visible_devices((0, 2))
 
 
 def test_a_system_that_cannot_pass_open_files_is_refused(monkeypatch):
@@ -166,3 +162,14 @@ def test_a_config_that_only_one_process_could_read_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"pipe: a pipe can be read only once"):
         launch(2, "cpu", [], hint=str, config=tmp_path / "pipe")
     assert launch(1, "cpu", [], hint=str, config=tmp_path / "pipe") is None
+
+
+def test_without_a_folder_for_temporary_files_the_error_says_so(monkeypatch):
+    monkeypatch.setattr(launcher, "TemporaryFile", lambda: os.open("/none/file", os.O_RDONLY))
+    ranks = _Ranks()
+    try:
+        with pytest.raises(DiskError, match="no temporary file can be created") as caught:
+            ranks.start(["--version"], 2, [])
+    finally:
+        ranks.kill()
+    assert "TMPDIR" in (caught.value.hint or "")
