@@ -145,10 +145,9 @@ class ProcessGroup(World):
 
     def publish(self, error: Exception) -> None:
         """Leave an error in the store for rank 0, unless another process failed first."""
-        if isinstance(error, RankLostError):
-            return
-        with suppress(RuntimeError):
-            self._store.compare_set(_FAILED, "", json.dumps([self.rank, *as_record(error)]))
+        if not isinstance(error, RankLostError):
+            record = json.dumps([self.rank, *as_record(error)])
+            _answers(lambda: self._store.compare_set(_FAILED, "", record))
 
     def leave(self) -> None:
         """Leave the world after success; rank 0 leaves last, because it serves the store."""
@@ -183,25 +182,18 @@ class ProcessGroup(World):
 
     def _cause(self) -> ConvoError:
         """Return the error of the process that failed first, or name those that give no answer."""
-        causes: list[ConvoError] = []
-        # In a thread, because a call to the store never returns if the process serving it hangs.
-        asking = threading.Thread(target=lambda: causes.append(self._ask_for_cause()), daemon=True)
-        asking.start()
-        asking.join(_TO_ASK)
+        causes = _answers(self._ask_for_cause)
         return causes[0] if causes else self._lost([0])
 
     def _ask_for_cause(self) -> ConvoError:
         missing = [rank for rank in range(self.size) if rank != self.rank]
         deadline = time.monotonic() + _TO_CONFIRM
-        try:
-            self._store.set(f"alive/{self.rank}", "")
-            while missing and time.monotonic() < deadline:
-                if (failure := self._failure()) is not None:
-                    return failure
-                missing = [rank for rank in missing if not self._store.check([f"alive/{rank}"])]
-                time.sleep(POLL)
-        except RuntimeError:  # the store ended with rank 0
-            missing = [0]
+        self._store.set(f"alive/{self.rank}", "")
+        while missing and time.monotonic() < deadline:
+            if (failure := self._failure()) is not None:
+                return failure
+            missing = [rank for rank in missing if not self._store.check([f"alive/{rank}"])]
+            time.sleep(POLL)
         return self._lost(missing)
 
     def _lost(self, ranks: Sequence[int]) -> RankLostError:
@@ -218,6 +210,21 @@ class ProcessGroup(World):
         error = RankLostError(found.message, hint=found.hint)
         error.exit_code = found.exit_code
         return error
+
+
+def _answers(ask: Callable[[], T]) -> list[T]:
+    """Return the answer of the store; nothing if rank 0, which serves it, ended or hangs."""
+    answers: list[T] = []
+
+    def wait() -> None:
+        with suppress(RuntimeError):
+            answers.append(ask())
+
+    # In a thread, because a call to the store never returns if the process serving it hangs.
+    asking = threading.Thread(target=wait, daemon=True)
+    asking.start()
+    asking.join(_TO_ASK)
+    return list(answers)
 
 
 class _SharedTally(Tally):

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch.distributed as dist
 
-from convo_cli.errors import RankLostError
+from convo_cli.errors import DiskError, RankLostError
 from convo_cli.training.distributed import process_group
 from convo_cli.training.distributed.process_group import ProcessGroup
 
@@ -39,15 +39,28 @@ def test_a_failure_to_end_the_group_fails_no_run(group, monkeypatch):
     group.leave()
 
 
-def test_a_store_that_never_answers_is_that_of_rank_0(group, monkeypatch):
+@pytest.fixture
+def hung(group, monkeypatch):
+    """Rank 1, whose rank 0 hangs."""
+
     class Hung:
-        def set(self, key, value):
+        def set(self, *arguments):
             threading.Event().wait()
+
+        compare_set = set
 
     monkeypatch.setattr(process_group, "_TO_ASK", 0.05)
     group.rank, group._store = 1, Hung()
-    with pytest.raises(RankLostError, match="rank 0 ended or did not answer"), group.connected():
+    return group
+
+
+def test_a_store_that_never_answers_is_that_of_rank_0(hung):
+    with pytest.raises(RankLostError, match="rank 0 ended or did not answer"), hung.connected():
         raise dist.DistBackendError("timed out")
+
+
+def test_an_error_does_not_wait_for_a_store_that_never_answers(hung):
+    hung.publish(DiskError("the disk is full"))
 
 
 def test_another_error_stays(group):
