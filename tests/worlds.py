@@ -6,6 +6,7 @@ runs this module.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -35,8 +36,9 @@ def train_in_world(
 ) -> dict[str, Any]:
     """Train each config in a world of this size; return the numbers that rank 0 recorded.
 
-    A run is a config; the folder of a run to resume, or {"resume": folder, "training": changes}; or
-    a list of a model and the files to evaluate it on. The key "disturbed" has the errors that each
+    A run is a config; the folder of a run to resume, or {"resume": folder, "training": changes}; a
+    list of a model and the files to evaluate it on; or {"train": config, "fault": name} with a name
+    of `FAULTS`, which records the end of each process. The key "disturbed" has the errors that each
     process caught in `disturb`.
     """
     folder.mkdir()
@@ -47,7 +49,7 @@ def train_in_world(
                 name: run.model_dump(mode="json") if isinstance(run, RunConfig) else run
                 for name, run in runs.items()
             },
-            default=str,
+            default=_as_json,
         )
     )
     with socket.socket() as listener:
@@ -79,6 +81,10 @@ def train_in_world(
         for process in processes:
             process.kill()
     return json.loads((folder / "seen.json").read_text())
+
+
+def _as_json(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, RunConfig) else str(value)
 
 
 def train_alone(config: RunConfig) -> dict[str, Any]:
@@ -134,6 +140,47 @@ def disturb(world: World) -> list[str]:
     except EvaluationStoppedError:
         seen.append("stopped")
     return seen
+
+
+def _no_loss(run: RunDirectory, nll: torch.Tensor) -> torch.Tensor:
+    return nll * math.nan
+
+
+def _no_gradient(run: RunDirectory, nll: torch.Tensor) -> torch.Tensor:
+    nll.register_hook(lambda gradient: gradient * math.inf)
+    return nll
+
+
+def _stop(run: RunDirectory, nll: torch.Tensor) -> torch.Tensor:
+    run.stop.touch()
+    return nll
+
+
+FAULTS = {"loss": _no_loss, "gradient": _no_gradient, "stop file": _stop, "none": None}
+"""Faults in the third micro-batch of the last process, and in no other process."""
+
+
+def train_with_fault(config: RunConfig, fault: str, world: World) -> list[Any]:
+    """Return how this process ended: at which step, why, and with which exit code."""
+    from convo_cli.errors import ConvoError
+    from convo_cli.training.job import RunJob
+    from convo_cli.training.run import start_run
+
+    compute, change = RunJob.nll_sum, FAULTS[fault]
+    num_passes = itertools.count(1)
+
+    def nll_sum(job: RunJob, *arguments: Any) -> torch.Tensor:
+        nll = compute(job, *arguments)
+        return change(job._run, nll) if change and next(num_passes) == 3 else nll
+
+    with pytest.MonkeyPatch.context() as patched:
+        if world.rank == world.size - 1:
+            patched.setattr(RunJob, "nll_sum", nll_sum)
+        try:
+            result = start_run(config, ignore, world)
+        except ConvoError as error:
+            return [error.message.partition(";")[0], error.exit_code]
+    return [f"{result.step}: {result.reason}", 0]
 
 
 class Seen:
@@ -206,6 +253,10 @@ def main() -> None:
             emit = reporter if world.is_first else ignore
             if isinstance(run, list):
                 reporter.record = evaluate(*run, world=world)
+            elif isinstance(run, dict) and "fault" in run:
+                config = RunConfig.model_validate_json(json.dumps(run["train"]))
+                ends = world.gather(train_with_fault(config, run["fault"], world))
+                reporter.record = {"ends": ends}
             elif isinstance(run, str) or "resume" in run:
                 known: dict[str, Any] = {"resume": run, "training": {"max_steps": 8}}
                 resumed = known if isinstance(run, str) else run

@@ -49,6 +49,28 @@ def _config(make_config, folder, case):
     )
 
 
+ENDS = {
+    "loss": ["step 3: the loss is nan", 4],
+    "gradient": ["step 3: the gradient is ", 4],
+    "stop file": ["3: stopped", 0],
+    "none": [
+        "4: validation loss did not improve",
+        0,
+    ],  # evaluates every second step, and stops when nothing improves
+}
+"""End of every process after a fault in one."""
+
+
+def _with_fault(make_config, folder, fault):
+    training = {"max_steps": 8, "packing": "off"}
+    evaluation = {"every_steps": 2, "early_stopping": {"patience": 1, "min_delta": 9}}
+    without = {"data": {"validation": []}} if fault != "none" else {"evaluation": evaluation}
+    config = make_config(
+        folder, name=fault.replace(" ", "-"), model={"scratch": SIZE}, training=training, **without
+    )
+    return {"train": config, "fault": fault}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("worlds")
@@ -75,6 +97,7 @@ def together(make_config, folder, alone):
         "early": str(folder / "1" / "runs" / "early"),
         "finished": str(finished),
         "evaluated": [str(finished), TEST_DATA],
+        **{fault: _with_fault(make_config, folder / "2", fault) for fault in ENDS},
     }
     return train_in_world(2, {**runs, **others}, folder / "task-2")
 
@@ -141,6 +164,15 @@ def _require_close(one, other):
 def test_an_error_or_a_stop_in_one_process_is_one_in_all(together):
     expected = ["DataError dialogues in 1 add some", "stopped"]
     assert together["disturbed"] == [expected] * 2
+
+
+@pytest.mark.parametrize("fault", ENDS)
+def test_all_processes_end_at_the_step_of_a_fault_in_one(together, fault):
+    first, last = together[fault]["ends"]
+    begin, code = ENDS[fault]
+    assert first[0].startswith(begin)
+    assert last[0].startswith(begin)
+    assert first[1] == last[1] == code
 
 
 def test_a_world_repeats_its_own_bits(together, folder):
