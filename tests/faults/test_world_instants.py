@@ -105,7 +105,8 @@ def check(ended: Ended, instant: str, victim: str, folder: Path) -> None:
         assert steps
         for step in steps:
             verify_directory(RunDirectory(folder / RUN).checkpoint(step))
-        assert (number, rank) == (signal.SIGKILL, LAUNCHER) or len(hints) == 1, ended
+        has_advice = instant != "end" and (number, rank) != (signal.SIGKILL, LAUNCHER)
+        assert len(hints) == 1 or not has_advice, ended
     assert all((f"convo resume {RUN}" in hint) == (folder / RUN).exists() for hint in hints), ended
 
 

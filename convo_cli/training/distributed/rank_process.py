@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from convo_cli.signals import leave
 from convo_cli.world import World, seat_in
 
 LISTENER, LIFELINE = "CONVO_STORE_FD", "CONVO_LAUNCHER_FD"
@@ -26,24 +27,29 @@ def world_of(device: str) -> Iterator[World]:
 
     Errors are those of `convo_cli.training.distributed.joining.joined`.
     """
+    has_met = threading.Event()
     if is_launched():
-        _end_with_launcher(int(os.environ[LIFELINE]))
+        _end_with_launcher(int(os.environ[LIFELINE]), has_met)
     seat = seat_in()
     if seat is None or seat.size == 1:
+        has_met.set()
         yield World()
         return
     from convo_cli.training.distributed.joining import joined
 
     with joined(seat, device) as world:
+        has_met.set()
         yield world
 
 
-def _end_with_launcher(lifeline: int) -> None:
+def _end_with_launcher(lifeline: int, has_met: threading.Event) -> None:
     """Stop, as after a SIGTERM, when the launcher ends; it holds the other end of the pipe."""
 
     def watch() -> None:
         with suppress(OSError):
             os.read(lifeline, 1)
+        if not has_met.is_set():
+            leave(signal.SIGTERM)  # torch waits for the store in native code, for minutes
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
