@@ -74,7 +74,7 @@ def check_whole(folder: Path) -> None:
 def check_message(ended: Ended, folder: Path, rank: int) -> None:
     """Assert that there is one error, which names the rank, its host and the restart."""
     assert "Traceback" not in ended.err, ended
-    assert ended.err.count("error: ") == 1, ended
+    assert f"\n{ended.err}".count("\nerror: ") == 1, ended
     assert f"rank {rank} on {socket.gethostname()}" in ended.err, ended
     assert f"convo resume {RUN}" in ended.err, ended
 
@@ -167,7 +167,7 @@ def test_a_disk_that_fails_in_one_rank_ends_all_and_a_resume_ends_the_same(
         assert "Traceback" not in ended.err, ended
         if ended.code != 0:
             assert ended.code == 7, ended
-            assert ended.err.count("error: ") == 1, ended
+            assert f"\n{ended.err}".count("\nerror: ") == 1, ended
             assert os.strerror(number) in ended.err, ended
             if at > 0:
                 assert f"rank {at} on {socket.gethostname()}" in ended.err, ended
