@@ -175,9 +175,9 @@ def before_loading(request, work, monkeypatch):
     other = (work / "runs/tiny" / STEP_3 / "model.safetensors").read_bytes()
 
     def arrange(room, folder):
-        def change_and_load(*arguments):
+        def change_and_load(*arguments, **options):
             request.param(work / folder / "model.safetensors", other)
-            return load_model(*arguments)
+            return load_model(*arguments, **options)
 
         monkeypatch.setattr(f"convo_cli.{room}.load_model", change_and_load)
 

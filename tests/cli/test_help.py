@@ -121,7 +121,7 @@ UNKNOWN = {
     ),
     "a format": (
         "export runs/x out --format gguf",
-        "Invalid value for '--format': 'gguf' is not one of 'huggingface', 'legacy'.",
+        "Invalid value for '--format': 'gguf' is not one of 'huggingface', 'legacy', 'adapter'.",
         "convo export --help",
     ),
     "a missing argument": ("export runs/x", "Missing argument 'out'.", "convo export --help"),
