@@ -67,32 +67,6 @@ GroupsOf: TypeAlias = Callable[[int, Example], NDArray[np.integer]]
 """Returns the group of each token of an example, (T,), given its index in the store."""
 
 
-def nll_by_group(
-    model: PreTrainedModel,
-    batching: Batching,
-    store: TokenStore,
-    target_kinds: Collection[int],
-    groups_of: GroupsOf,
-    num_groups: int,
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager[None]],
-    on_batch: Callable[[int], None] = lambda num_examples: None,
-    *,
-    max_slots: int,
-    world: World | None = None,
-) -> GroupedNll:
-    """Sum the nll of all targets by group, each target once, in one pass over the store.
-
-    The model is left in evaluation mode.
-    """
-    (grouped,) = nll_by_groupings(
-        model, batching, store, target_kinds, [(groups_of, num_groups)], device, autocast,
-        on_batch, max_slots=max_slots, world=world,
-    )  # fmt: skip
-    return grouped
-
-
-@torch.inference_mode()
 def nll_by_groupings(
     model: PreTrainedModel,
     batching: Batching,
@@ -106,10 +80,11 @@ def nll_by_groupings(
     max_slots: int,
     world: World | None = None,
 ) -> list[GroupedNll]:
-    """Compute `nll_by_group` for several groupings, each with its number of groups, in one pass.
+    """Sum the nll of all targets by group, each target once, in one pass over the store.
 
-    The processes of a world take turns at the batches, and ``on_batch`` counts those of a whole
-    round. Their sums are added in the order of ranks.
+    Each grouping comes with its number of groups, and all are summed in the same pass. The model is
+    left in evaluation mode. The processes of a world take turns at the batches, and ``on_batch``
+    counts those of a whole round. Their sums are added in the order of ranks.
     """
     world = world or World()
     model.eval()

@@ -102,13 +102,13 @@ def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, 
     """A resume from its own checkpoint would fail again, so the hint uses an older one."""
     from convo_cli.evaluation import evaluator
 
-    nll_by_group, losses = evaluator.nll_by_group, []
+    nll_by_groupings, losses = evaluator.nll_by_groupings, []
 
     def overflowing(*arguments, **options):
         losses.append(1)
-        return _loss(math.nan) if len(losses) == 2 else nll_by_group(*arguments, **options)
+        return [_loss(math.nan)] if len(losses) == 2 else nll_by_groupings(*arguments, **options)
 
-    monkeypatch.setattr(evaluator, "nll_by_group", overflowing)
+    monkeypatch.setattr(evaluator, "nll_by_groupings", overflowing)
     result = convo("train", "config.yaml", "-q", *settings("name=new"))
     assert (result.code, result.out) == (4, "")
     assert "the loss on the evaluation data is nan after step 6" in result.err
@@ -121,7 +121,9 @@ def test_a_validation_loss_that_is_not_finite_is_no_end_of_the_run(work, convo, 
 def test_without_a_best_checkpoint_no_command_is_named(convo, monkeypatch):
     from convo_cli.evaluation import evaluator
 
-    monkeypatch.setattr(evaluator, "nll_by_group", lambda *arguments, **options: _loss(math.inf))
+    monkeypatch.setattr(
+        evaluator, "nll_by_groupings", lambda *arguments, **options: [_loss(math.inf)]
+    )
     result = convo("train", "config.yaml", "-q", *settings("name=new"))
     assert result.code == 4
     assert "convo resume" not in result.err

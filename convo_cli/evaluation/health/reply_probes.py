@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from convo_cli.data.dialogue import Dialogue, Turn
-from convo_cli.evaluation.likelihood import nll_by_group
+from convo_cli.evaluation.likelihood import nll_by_groupings
 from convo_cli.model.batches.batching import Batching
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, Example, TokenStore
@@ -87,8 +87,8 @@ def probe(
         groups[int(np.argmax(example.targets == ASSISTANT_TARGET))] += 1
         return np.where(np.isin(example.input_ids, encoder.stop_ids), ends, groups)
 
-    found = nll_by_group(
-        model, batching, store, (ASSISTANT_TARGET,), groups_of, ends + 1, device, autocast,
+    (found,) = nll_by_groupings(
+        model, batching, store, (ASSISTANT_TARGET,), [(groups_of, ends + 1)], device, autocast,
         max_slots=max_slots,
     )  # fmt: skip
     nll = found.nll[:-1].reshape(num, _FORMS, 2)  # (replies, forms, rest or first)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import ScratchConfig
-from convo_cli.evaluation.likelihood import length_sorted_rows, nll_by_group
+from convo_cli.evaluation.likelihood import length_sorted_rows, nll_by_groupings
 from convo_cli.model.batches.attention import use_packed_attention
 from convo_cli.model.batches.batching import Batching
 from convo_cli.model.batches.loss import nll_sum, pad
@@ -44,8 +44,8 @@ def batches_of(store, kinds, batching, *, max_slots):
 
 def mean_of(model, store, kinds, *, max_slots, on_batch=lambda num_examples: None):
     """The mean nll of the targets, and their number."""
-    found = nll_by_group(
-        model, PADDED, store, kinds, lambda _, one: np.zeros(len(one.targets), int), 1, CPU,
+    (found,) = nll_by_groupings(
+        model, PADDED, store, kinds, [(lambda _, one: np.zeros(len(one.targets), int), 1)], CPU,
         nullcontext, on_batch, max_slots=max_slots,
     )  # fmt: skip
     return found.mean(), int(found.counts.sum())
@@ -189,8 +189,8 @@ def test_groups_of_targets_add_up_to_the_whole_and_each_target_counts_once(parts
         return example.targets.astype(np.int64) - 1 + 2 * store.dialogue_of[index]
 
     num_groups = 2 * len(store.dialogues)
-    grouped = nll_by_group(
-        model, PADDED, store, BOTH, by_kind_and_dialogue, num_groups, CPU, nullcontext,
+    (grouped,) = nll_by_groupings(
+        model, PADDED, store, BOTH, [(by_kind_and_dialogue, num_groups)], CPU, nullcontext,
         max_slots=max_slots,
     )  # fmt: skip
     for kind in BOTH:
@@ -207,9 +207,9 @@ def test_groups_of_targets_add_up_to_the_whole_and_each_target_counts_once(parts
 
 def test_a_group_without_targets_has_no_mean(parts):
     model, store, _ = parts
-    grouped = nll_by_group(
-        model, PADDED, store, (ASSISTANT_TARGET,), lambda _, one: np.zeros(len(one.targets), int),
-        3, CPU, nullcontext, max_slots=1000,
+    (grouped,) = nll_by_groupings(
+        model, PADDED, store, (ASSISTANT_TARGET,),
+        [(lambda _, one: np.zeros(len(one.targets), int), 3)], CPU, nullcontext, max_slots=1000,
     )  # fmt: skip
     assert grouped.mean([1, 2]) is None
     assert grouped.mean() == grouped.mean([0])
