@@ -80,8 +80,8 @@ class SharedReplies:
                 raise OutOfMemoryError(type(error).__name__) from error
 
         own = self.world.agreed(work, self._wait)
-        # A request may have come after the last check of the other processes.
-        if self.world.any(self._has_asked):
+        # A request may have come after the last check of any process.
+        if self.world.any(self._has_asked or self._is_stopped()):
             raise EvaluationStoppedError
         if self.world.size > 1:
             self._show(self._done.add())  # with the replies that came after the last call
