@@ -73,7 +73,10 @@ def test_a_preset_with_data_for_non_commercial_use_says_so_until_the_data_is_ano
 def test_other_data_changes_nothing_else(preset: Preset) -> None:
     before = preset.config().model_dump()
     after = preset.with_data(["a.jsonl"], ["b.jsonl"]).config().model_dump()
-    assert (after["data"]["train"], after["data"]["validation"]) == (("a.jsonl",), ("b.jsonl",))
+    assert [list(after["data"][name]) for name in ("train", "validation")] == [
+        ["a.jsonl"],
+        ["b.jsonl"],
+    ]
     assert {**after, "data": None} == {**before, "data": None}
 
 
