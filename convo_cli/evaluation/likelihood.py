@@ -67,7 +67,7 @@ GroupsOf: TypeAlias = Callable[[int, Example], NDArray[np.integer]]
 """Returns the group of each token of an example, (T,), given its index in the store."""
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def nll_by_groupings(
     model: PreTrainedModel,
     batching: Batching,
