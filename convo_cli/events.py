@@ -1,8 +1,4 @@
-"""Events of a run as dataclasses. The loop emits them; reporters show or store them.
-
-The progress bar, the plain log, metrics.jsonl, TensorBoard, the plot and a test's ``list.append``
-are reporters of the same events, so the loop prints nothing and opens no file.
-"""
+"""Events of a run as dataclasses. The loop emits them; reporters show, store or draw them."""
 
 from __future__ import annotations
 
@@ -101,6 +97,7 @@ class RunStarted:
     """Processes that share each step, one for each device."""
     files: tuple[Mapping[str, Any], ...] = ()
     """Shares of the training files in the steps (`convo_cli.tokens.shares`), if they differ."""
+    validation_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +119,9 @@ class StepDone:
     """Part of ``seconds`` spent on choosing and batching examples."""
     flops: float = 0.0
     """Operations of the step's matrix products."""
+    loss_by_file: tuple[float | None, ...] = ()
+    """The loss on each training file, None without a target; empty for a single file."""
+    num_targets_by_file: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

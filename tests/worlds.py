@@ -187,13 +187,14 @@ class Seen:
     """A reporter that keeps the numbers of steps and evaluations."""
 
     def __init__(self) -> None:
-        self.record: dict[str, Any] = {"steps": [], "evaluations": []}
+        self.record: dict[str, Any] = {"steps": [], "by_file": [], "evaluations": []}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self.record["steps"].append(
                 [event.loss, event.grad_norm, event.num_tokens, event.num_targets, event.flops]
             )
+            self.record["by_file"].append([event.loss_by_file, event.num_targets_by_file])
         if isinstance(event, EvaluationDone):
             replies = [sample.reply for sample in event.samples]
             self.record["evaluations"].append([event.loss, dict(event.metrics), replies])
@@ -209,6 +210,9 @@ def require_equal_steps(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert math.isclose(loss, loss_2, rel_tol=1e-5)
         assert math.isclose(norm, norm_2, rel_tol=1e-5)
         assert math.isclose(flops, flops_2, rel_tol=0.05)
+    for (losses, nums), (losses_2, nums_2) in zip(one["by_file"], other["by_file"], strict=True):
+        assert list(nums) == nums_2
+        assert losses_2 == [loss and pytest.approx(loss, rel=1e-5) for loss in losses]
 
 
 def require_equal_scores(one: dict[str, Any], other: dict[str, Any], *, num_replies: int) -> None:

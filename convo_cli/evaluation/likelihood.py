@@ -96,7 +96,8 @@ def nll_by_groupings(
         examples = [store[row] for row in rows]
         batch = batching.batch(examples, target_kinds)
         with autocast():
-            each = batching.nll_each(model, batch.to(device)).double().cpu().numpy()  # (N,)
+            _, each = batching.nll(model, batch.to(device))  # (N,)
+        nll = each.double().cpu().numpy()
         # The order of the targets in a batch: by example, then by position.
         chosen = [np.isin(example.targets[1:], kinds) for example in examples]
         for (groups_of, num), grouped in zip(groupings, sums, strict=True):
@@ -106,7 +107,7 @@ def nll_by_groupings(
                     for row, example, mask in zip(rows, examples, chosen, strict=True)
                 ]
             )  # (N,)
-            grouped.nll[:] += np.bincount(groups, each, num)
+            grouped.nll[:] += np.bincount(groups, nll, num)
             grouped.counts[:] += np.bincount(groups, minlength=num)
 
     batches = length_sorted_rows(store, batching, max_slots=max_slots)

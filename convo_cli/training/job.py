@@ -20,6 +20,7 @@ from convo_cli.evaluation.health.training_curve import TrainingCurve
 from convo_cli.evaluation.likelihood import target_kinds
 from convo_cli.evaluation.shared_replies import EvaluationStoppedError
 from convo_cli.events import Emit, EvaluationDone, Event, StepDone
+from convo_cli.model.batches.file_losses import FileLosses, count_targets
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.device import autocast_for
@@ -29,10 +30,10 @@ from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.signals import UNSAVED, StopRequest
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import share_of
-from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
+from convo_cli.tokens.store import Example, TokenStore
 from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job, StepPlan
-from convo_cli.training.optim import has_user_targets, horizon_of, learning_rate_at
+from convo_cli.training.optim import learning_rate_at, target_kinds_at
 from convo_cli.training.sharding.fsdp import reduce_gradients, run_inside, whole_model
 from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import EarlyStopping, TrainState
@@ -76,6 +77,7 @@ class RunJob(Job):
         self._autocast = autocast_for(parts.device, parts.execution.precision)
         self._count_flops = FlopCounter(parts.model)
         self._usage = UsageMeter(parts.device)
+        self._by_file = FileLosses(len(parts.config.data.train))
         self._waiting_seconds = self._flops = 0.0
         self._last: Batch | None = None
 
@@ -83,11 +85,11 @@ class RunJob(Job):
         """Return this rank's examples of the step, sorted by length and cut into micro-batches."""
         started = time.perf_counter()
         parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
-        chosen, kinds = parts.order.examples(step), self._target_kinds(step)
+        chosen = parts.order.examples(step)
+        kinds = target_kinds_at(step, parts.config, parts.max_steps)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
         examples = [store[int(index)] for index in chosen]
-        # The first token of an example is given, never a target.
-        targets = np.concatenate([example.targets[1:] for example in examples])
+        num_targets = count_targets(examples, kinds)
         own = share_of(store.lengths[chosen], self.world.rank, self.world.size)
         batches = [
             parts.batching.batch([examples[index] for index in own[part]], kinds)
@@ -95,6 +97,7 @@ class RunJob(Job):
                 store.lengths[chosen[own]], training.micro_batch_size or len(chosen)
             )
         ]
+        self._by_file.begin(store.dialogues["file"][store.dialogue_of[chosen]], num_targets, own)
         self._flops = sum(map(self._count_flops, batches))
         if parts.execution.sharding == "full":
             batches += self._empty_passes(examples, len(batches))
@@ -103,7 +106,7 @@ class RunJob(Job):
         return StepPlan(
             batches,
             num_tokens=int(store.lengths[chosen].sum()),
-            num_targets=int(np.isin(targets, sorted(kinds)).sum()),
+            num_targets=int(num_targets.sum()),
         )
 
     def _empty_passes(self, examples: Sequence[Example], num_passes: int) -> list[Batch]:
@@ -115,20 +118,14 @@ class RunJob(Job):
         wanted = max(len(parts.batching.split(share, most)) for share in shares)
         return [parts.batching.batch(examples[:1], ()) for _ in range(wanted - num_passes)]
 
-    def _target_kinds(self, step: int) -> set[int]:
-        """Return the target kinds of a step; the user's only while the curriculum includes them."""
-        dialogue, training = self._parts.config.dialogue, self._parts.config.training
-        horizon = horizon_of(training, self._parts.max_steps)
-        if dialogue.train_on == "all" or has_user_targets(step, dialogue.user_turns_until, horizon):
-            return {ASSISTANT_TARGET, USER_TARGET}
-        return {ASSISTANT_TARGET}
-
     def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Compute the loss of a batch with the batching and the precision of the run."""
         reduce_gradients(model, is_due=batch is self._last)
         moved = batch.to(self._parts.device)
         with self._autocast():
-            return run_inside(model, lambda: self._parts.batching.nll_sum(model, moved))
+            total, each = run_inside(model, lambda: self._parts.batching.nll(model, moved))
+        self._by_file.add(batch, each)
+        return total
 
     def learning_rate(self, step: int) -> float:
         return learning_rate_at(step, self._parts.config.training, self._parts.max_steps)
@@ -212,19 +209,20 @@ class RunJob(Job):
         return self._stop.is_set or self._run.is_stop_requested
 
     def emit(self, event: Event) -> None:
-        """Pass an event on; a `StepDone` with epoch, waiting time and FLOPs, and usage after it."""
+        """Pass an event on; a `StepDone` with what the run knows of it, and usage after it."""
         if not isinstance(event, StepDone):
             self._emit(event)
             return
         # As soon as a measurement is due in one process, all processes measure.
         is_due = self._usage.is_due() or event.step == event.max_steps
-        flops, num_due = self.world.sum([self._flops, is_due])
+        flops, num_due, *nll = self.world.sum([self._flops, is_due, *self._by_file.sums()])
         self._emit(
             replace(
                 event,
                 epoch=self._parts.order.epoch(event.step),
                 waiting_seconds=self._waiting_seconds,
                 flops=flops,
+                **self._by_file.result(nll),
             )
         )
         if num_due:

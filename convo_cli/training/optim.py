@@ -1,4 +1,4 @@
-"""The AdamW optimizer, and the learning rate as a pure function of the step."""
+"""The AdamW optimizer; learning rate and targets as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convo_cli.config.schema import TrainingConfig
+from convo_cli.config.schema import RunConfig, TrainingConfig
 from convo_cli.model.adapters.lora import is_token_row
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,3 +79,11 @@ def schedule_corners(training: TrainingConfig, max_steps: int) -> tuple[int, int
 def has_user_targets(step: int, user_turns_until: float, horizon: int) -> bool:
     """Return whether the update after ``step`` finished ones is trained on user turns."""
     return user_turns_until >= 1.0 or step < user_turns_until * horizon
+
+
+def target_kinds_at(step: int, config: RunConfig, max_steps: int) -> set[int]:
+    """Return the target kinds of a step; the user's only while the curriculum includes them."""
+    dialogue, horizon = config.dialogue, horizon_of(config.training, max_steps)
+    if dialogue.train_on == "all" or has_user_targets(step, dialogue.user_turns_until, horizon):
+        return {ASSISTANT_TARGET, USER_TARGET}
+    return {ASSISTANT_TARGET}

@@ -125,14 +125,13 @@ def test_a_fork_lies_beside_the_run_that_a_link_names_and_is_named_after_its_dir
 def test_a_diverged_fork_is_resumed_by_its_own_name(work, convo, monkeypatch):
     from convo_cli.model.batches.batching import Batching
 
-    nll_sum = Batching.nll_sum
-    monkeypatch.setattr(
-        Batching,
-        "nll_sum",
-        lambda self, model, batch: (
-            nll_sum(self, model, batch) * (math.nan if model.training else 1)
-        ),
-    )
+    nll = Batching.nll
+
+    def diverging(self, model, batch):
+        total, each = nll(self, model, batch)
+        return total * (math.nan if model.training else 1), each
+
+    monkeypatch.setattr(Batching, "nll", diverging)
     result = convo("resume", RUN, "-q", *LONGER, *settings("name=other", "training.packing=off"))
     assert result.code == 4
     assert "convo resume runs/other --set training.learning_rate=" in result.err

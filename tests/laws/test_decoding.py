@@ -188,7 +188,7 @@ def all_histories(dialogues, answered):
 def nll_one_by_one(generator, dialogue):
     (encoded,) = generator.encoder.encode_all([dialogue], long_turns="split")
     batches = [loss.pad([one], (ASSISTANT_TARGET,), 0) for one in encoded.examples]
-    return torch.cat([loss.plain_nll_each(generator.model, one) for one in batches]).tolist()
+    return torch.cat([loss.plain_nll(generator.model, one)[1] for one in batches]).tolist()
 
 
 def require_all_turns(generator, dialogues, settings):

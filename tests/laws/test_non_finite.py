@@ -113,13 +113,14 @@ def test_a_run_that_diverges_names_step_and_dialogues_and_saves_what_came_before
         data={"validation": []}, training={"batch_size": 8}, checkpoints={"every_steps": 9}
     )
     start_run(config.model_copy(update={"name": "straight"}), ignore)
-    genuine, calls = Batching.nll_sum, []
+    genuine, calls = Batching.nll, []
 
     def poisoned(self, model, batch):
         calls.append(batch)
-        return genuine(self, model, batch) * (math.nan if len(calls) == 5 else 1.0)
+        total, each = genuine(self, model, batch)
+        return total * (math.nan if len(calls) == 5 else 1.0), each
 
-    monkeypatch.setattr(Batching, "nll_sum", poisoned)
+    monkeypatch.setattr(Batching, "nll", poisoned)
     with pytest.raises(DivergedError) as caught:
         start_run(config, ignore)
     message = caught.value.message

@@ -157,15 +157,15 @@ def test_a_stop_inside_an_evaluation_throws_it_away(tiny_config, tmp_path, ignor
 
 
 def test_a_stop_inside_accumulation_waits_for_the_step(tiny_config, tmp_path, ignore, monkeypatch):
-    nll_sum, calls = Batching.nll_sum, []
+    nll, calls = Batching.nll, []
 
     def stop_in_the_third(self, model, batch):
         calls.append(batch)
         if len(calls) == 6 * 2 + 3:  # after the straight run, in the first half of step 2
             os.kill(os.getpid(), signal.SIGTERM)
-        return nll_sum(self, model, batch)
+        return nll(self, model, batch)
 
-    monkeypatch.setattr(Batching, "nll_sum", stop_in_the_third)
+    monkeypatch.setattr(Batching, "nll", stop_in_the_third)
     config = tiny_config(training={"micro_batch_size": 2}, data={"validation": []})
     assert _straight_and_stopped(config, tmp_path, ignore, ignore) == 2
 

@@ -43,6 +43,8 @@ def _config(make_config, folder, case):
     changes = {section: dict(values) for section, values in CASES[case].items()}
     training = {"max_steps": 8, "epsilon": 1e-4, **changes.pop("training", {})}
     data = {"test": [TEST_DATA]} if case == "packed" else {"validation": []}
+    if case == "accumulated":
+        data["train"] = [str(SAMPLE_DATA / "valid.jsonl"), TEST_DATA]
     name = case.replace(" ", "-")
     return make_config(
         folder, name=name, model={"scratch": SIZE}, training=training, data=data, **changes

@@ -83,15 +83,17 @@ class Batching:
         """Return the tokens of a batch of ``count`` examples, including padding."""
         return num_tokens if self.is_packed else longest * count
 
-    def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Return the summed nll of the batch's targets in nats, an fp32 scalar."""
-        compute = loss.nll_sum if self.has_plain_head else loss.plain_nll_sum
+    def nll(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed nll of the batch's targets in nats, and its terms without gradient.
+
+        The sum is an fp32 scalar; the terms (N,) are in the order of the targets.
+        """
+        compute = loss.nll if self.has_plain_head else loss.plain_nll
         return compute(model, batch)
 
-    def nll_each(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Return the nll of each target of the batch in order; (N,) in fp32, for inference only."""
-        compute = loss.nll_each if self.has_plain_head else loss.plain_nll_each
-        return compute(model, batch)
+    def nll_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Return the sum that `nll` returns."""
+        return self.nll(model, batch)[0]
 
 
 def batching_for(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from convo_cli.model.batches.attention import Segments
-from convo_cli.model.batches.target_loss import each_target_nll, target_nll
+from convo_cli.model.batches.target_loss import target_nll
 from convo_cli.tokens.store import Example
 
 if TYPE_CHECKING:
@@ -111,27 +111,33 @@ def pad(examples: Sequence[Example], target_kinds: Collection[int], pad_id: int)
     )
 
 
-def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the sum of -log p(target | tokens before it) over the targets; an fp32 scalar."""
+def nll(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the sum of -log p(target | tokens before it) over the targets, and its terms.
+
+    The sum is an fp32 scalar; the terms (N,) are in the order of the targets, without gradient.
+    """
     return target_nll(*_hidden_and_head(model, batch), batch.labels)
 
 
-def nll_each(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the terms of `nll_sum` in the order of the targets; (N,) in fp32, without gradient."""
-    return each_target_nll(*_hidden_and_head(model, batch), batch.labels)
-
-
-def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Compute the same as `nll_sum` from the model's logits of all tokens.
+def plain_nll(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Compute the same as `nll` from the model's logits of all tokens.
 
     It is for models whose logits are more than the product of hidden states and embeddings.
     """
-    return functional.cross_entropy(_logits(model, batch), batch.labels, reduction="sum")
+    log_probabilities = functional.log_softmax(_logits(model, batch), dim=1)  # (N, V)
+    total = functional.nll_loss(log_probabilities, batch.labels, reduction="sum")
+    each = functional.nll_loss(log_probabilities.detach(), batch.labels, reduction="none")  # (N,)
+    return total, each
 
 
-def plain_nll_each(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the terms of `plain_nll_sum` in the order of the targets; (N,) in fp32."""
-    return functional.cross_entropy(_logits(model, batch), batch.labels, reduction="none")
+def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the sum that `nll` returns."""
+    return nll(model, batch)[0]
+
+
+def plain_nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the sum that `plain_nll` returns."""
+    return plain_nll(model, batch)[0]
 
 
 @torch.no_grad()

@@ -22,27 +22,20 @@ _CHUNK_ELEMENTS = 1 << 23
 _MIN_CHUNK_ROWS = 512
 
 
-def target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """Return the sum of -log softmax(hidden @ weight.T + bias)[labels] in nats; an fp32 scalar.
+def target_nll(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of -log softmax(hidden @ weight.T + bias)[labels] in nats, and its terms.
 
-    ``hidden`` (N, D), ``weight`` (V, D), ``bias`` (V,) and ``labels`` (N,) are on one device.
+    The sum is an fp32 scalar; the terms (N,) in fp32 have no gradient. ``hidden`` (N, D),
+    ``weight`` (V, D), ``bias`` (V,) and ``labels`` (N,) are on one device.
     """
     hidden, weight, bias = _in_arithmetic(hidden, weight, bias)
+    if not torch.is_grad_enabled():  # the function below would compute gradients all the same
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):
-        result: Tensor = _ChunkedNll.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
-    return result
-
-
-def each_target_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """Return the terms of the sum `target_nll` in its order, in fp32; (N,), without gradient."""
-    hidden, weight, bias = _in_arithmetic(hidden.detach(), weight.detach(), bias)
-    rows = _rows_at_once(weight)
-    result = torch.empty(len(labels), device=hidden.device)
-    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        for begin in range(0, len(labels), rows):
-            part = slice(begin, begin + rows)
-            logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
-            _, _, result[part] = _exponentials(logits, labels[part].unsqueeze(1))
+        result: tuple[Tensor, Tensor] = _ChunkedNll.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -78,10 +71,10 @@ class _ChunkedNll(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         rows = _rows_at_once(weight)
         needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        total = torch.zeros((), device=hidden.device)
+        total, each = (torch.zeros(shape, device=hidden.device) for shape in ((), len(labels)))
         # fp16 ends at 65504. A gradient summed over many targets of one token exceeds that, so it
         # is scaled down.
         smaller = 1 / 64 if hidden.dtype == torch.float16 else 1.0
@@ -93,6 +86,7 @@ class _ChunkedNll(torch.autograd.Function):
             chosen = labels[part].unsqueeze(1)  # (n, 1)
             logits = torch.nn.functional.linear(hidden[part], weight, bias).float()  # (n, V)
             exponentials, sums, nll = _exponentials(logits, chosen)
+            each[part] = nll
             total += nll.sum()
             if not any(ctx.needs_input_grad):
                 continue
@@ -110,10 +104,11 @@ class _ChunkedNll(torch.autograd.Function):
                 grad_weight.add_(grad.T @ (hidden[part] * smaller), alpha=1 / smaller)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.dtype = hidden.dtype
-        return total
+        ctx.mark_non_differentiable(each)
+        return total, each
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients times that of the loss, in the type of the forward pass."""
         # Scaled in place, so they are valid for only one backward pass.
         gradients, ctx.gradients = ctx.gradients, None

@@ -106,7 +106,7 @@ class BranchPlan:
                     self.alone += queries
                     batch = loss.pad([example], (ASSISTANT_TARGET,), self._encoder.pad_id)
                     with computing:
-                        parts.append(loss.plain_nll_each(model, batch.to(model.device)).cpu())
+                        parts.append(loss.plain_nll(model, batch.to(model.device))[1].cpu())
                     continue
                 targets = np.flatnonzero(example.targets[1:] == ASSISTANT_TARGET).tolist()
                 ends = [len(self.queries[query].ids) - 1 for query in queries]

@@ -146,6 +146,8 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "seconds": event.seconds,
                 "waiting_seconds": event.waiting_seconds,
                 "flops": event.flops,
+                "loss_by_file": list(event.loss_by_file),
+                "num_targets_by_file": list(event.num_targets_by_file),
             }
         case DeviceMeasured():
             return {"event": "device", **asdict(event)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -118,11 +118,18 @@ def _usage_scalars(event: DeviceMeasured) -> dict[str, float]:
 def _step_scalars(event: StepDone) -> dict[str, float]:
     """Return the numbers of a step under their names in metrics.jsonl, and the speed."""
     numbers: dict[str, float] = {
-        name: value for name, value in asdict(event).items() if name not in ("step", "max_steps")
+        name: value
+        for name, value in asdict(event).items()
+        if name not in ("step", "max_steps", "loss_by_file", "num_targets_by_file")
     }
+    numbers |= _losses(event.loss_by_file)
     if event.seconds > 0:
         numbers["tokens_per_second"] = event.num_tokens / event.seconds
     return {f"train/{name}": value for name, value in numbers.items()}
+
+
+def _losses(by_file: Sequence[float | None]) -> dict[str, float]:
+    return {f"loss/file_{file}": loss for file, loss in enumerate(by_file) if loss is not None}
 
 
 def _evaluation_scalars(event: EvaluationDone) -> dict[str, float]:
@@ -132,8 +139,7 @@ def _evaluation_scalars(event: EvaluationDone) -> dict[str, float]:
     for name, value in (("end_nll", event.end_nll), ("inner_nll", event.inner_nll)):
         if value is not None:
             numbers[name] = value
-    for file, loss in enumerate(event.loss_by_file):
-        numbers |= {} if loss is None else {f"loss/file_{file}": loss}
+    numbers |= _losses(event.loss_by_file)
     for name, (low, high) in event.intervals.items():
         numbers |= {f"{name}/low": low, f"{name}/high": high}
     for floor, scores in {**event.floors, "real": event.real_scores}.items():

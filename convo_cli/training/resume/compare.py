@@ -36,7 +36,9 @@ _NOT_COMPARED = {
     "findings",
     "weights",
     "checksum",
-    "loss_by_file",  # the parts of a loss that is compared; earlier versions log none
+    # The parts of a loss that is compared; earlier versions log none.
+    "loss_by_file",
+    "num_targets_by_file",
 }
 """Measurements, the length of the run, and references to other evaluations and files."""
 

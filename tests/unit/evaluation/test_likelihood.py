@@ -149,7 +149,7 @@ def test_the_nll_of_each_target_is_that_of_the_target_alone_and_they_add_up(part
     examples = [store[k] for k in range(4)]
     with packed_attention(model):
         batch = batching.batch(examples, kinds)
-        each = batching.nll_each(model, batch)
+        _, each = batching.nll(model, batch)
         total = batching.nll_sum(model, batch)
     assert each.shape == (batch.num_targets,)
     assert each.dtype == torch.float32

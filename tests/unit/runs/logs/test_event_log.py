@@ -177,6 +177,8 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "seconds": 0.5,
             "waiting_seconds": 0.0,
             "flops": 0.0,
+            "loss_by_file": [],
+            "num_targets_by_file": [],
         },
         {
             "event": "evaluation",
