@@ -97,7 +97,7 @@ class RunStarted:
     """Processes that share each step, one for each device."""
     files: tuple[Mapping[str, Any], ...] = ()
     """Shares of the training files in the steps (`convo_cli.tokens.shares`), if they differ."""
-    validation_files: tuple[str, ...] = ()
+    validation_files: tuple[str, ...] = ()  # paths; empty for a single file
 
 
 @dataclass(frozen=True, slots=True)

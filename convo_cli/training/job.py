@@ -216,13 +216,15 @@ class RunJob(Job):
         # As soon as a measurement is due in one process, all processes measure.
         is_due = self._usage.is_due() or event.step == event.max_steps
         flops, num_due, *nll = self.world.sum([self._flops, is_due, *self._by_file.sums()])
+        losses, counts = self._by_file.result(nll)
         self._emit(
             replace(
                 event,
                 epoch=self._parts.order.epoch(event.step),
                 waiting_seconds=self._waiting_seconds,
                 flops=flops,
-                **self._by_file.result(nll),
+                loss_by_file=losses,
+                num_targets_by_file=counts,
             )
         )
         if num_due:

@@ -210,6 +210,7 @@ def started(
     """Return the event with which training begins."""
     encoder, data, execution = parts.encoder, parts.data, parts.execution
     evaluation, epoch = parts.config.evaluation, parts.order.steps_per_epoch
+    validation = parts.config.data.validation or parts.config.data.train
     between_evaluations = None if data.validation is None else evaluation.every_steps or epoch
     between_saves = parts.config.checkpoints.every_steps or evaluation.every_steps or epoch
     return RunStarted(
@@ -223,6 +224,7 @@ def started(
         max_length=encoder.max_length,
         **data.counts(encoder.max_length),
         files=file_shares(parts.config.data, data.train, parts.order, parts.max_steps),
+        validation_files=validation if len(validation) > 1 else (),
         first_step=state.progress.step + 1,
         max_steps=parts.max_steps,
         steps_per_epoch=math.ceil(parts.order.steps_per_epoch),

@@ -137,11 +137,9 @@ def test_the_parts_of_processes_add_up_and_a_repeated_pass_counts_once():
                     for k, batch in zip(own, batches, strict=True):
                         losses.add(batch, torch.tensor(nll[k], dtype=torch.float32) * scale)
                 sums += losses.sums()
-            result = losses.result(sums)
+            means, nums = losses.result(sums.tolist())
             of_file = [[k for k in range(5) if files[k] == file] for file in range(4)]
-            assert result["num_targets_by_file"] == tuple(
-                sum(int(counts[k]) for k in part) for part in of_file
-            )
-            for part, mean in zip(of_file, result["loss_by_file"], strict=True):
+            assert nums == tuple(sum(int(counts[k]) for k in part) for part in of_file)
+            for part, mean in zip(of_file, means, strict=True):
                 terms = np.concatenate([np.zeros(0), *(nll[k] for k in part)])
                 assert mean == (pytest.approx(terms.mean(), rel=1e-6) if len(terms) else None)

@@ -20,13 +20,14 @@ def count_targets(
     examples: Sequence[Example], target_kinds: Collection[int]
 ) -> NDArray[np.int64]:  # (n,)
     """Return the number of targets of each example, as they are in a batch."""
-    lengths = [len(example.targets) for example in examples]
+    lengths = np.array([len(example.targets) for example in examples])
     starts = np.cumsum(lengths) - lengths
     is_target = np.isin(
         np.concatenate([example.targets for example in examples]), sorted(target_kinds)
     )
     is_target[starts] = False  # the first token of an example is given
-    return np.add.reduceat(is_target, starts, dtype=np.int64)
+    counts: NDArray[np.int64] = np.add.reduceat(is_target, starts, dtype=np.int64)
+    return counts
 
 
 class FileLosses:
@@ -64,9 +65,10 @@ class FileLosses:
         if not self._num_files:
             return []
         each = torch.cat([torch.zeros(0), *self._each.values()])  # (T,)
-        return np.bincount(self._files, each.double().numpy(), self._num_files).tolist()
+        sums = np.bincount(self._files, each.double().numpy(), self._num_files)
+        return [float(nll) for nll in sums]
 
-    def result(self, sums: Sequence[float]) -> dict[str, tuple[float | None, ...]]:
-        """Return the fields of a `StepDone`, given the `sums` over all processes."""
+    def result(self, sums: Sequence[float]) -> tuple[tuple[float | None, ...], tuple[int, ...]]:
+        """Return the loss of each file, given the `sums` over all processes, and its targets."""
         means = (nll / num if num else None for nll, num in zip(sums, self._counts, strict=True))
-        return {"loss_by_file": tuple(means), "num_targets_by_file": tuple(self._counts)}
+        return tuple(means), tuple(self._counts)

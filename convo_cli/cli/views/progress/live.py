@@ -19,6 +19,7 @@ from convo_cli.cli.views.progress.event_lines import (
     show_start,
     usage_fields,
 )
+from convo_cli.cli.views.progress.files_line import loss_fields
 from convo_cli.cli.views.progress.meter import Clock, Meter, duration, short_number, sparkline
 from convo_cli.events import (
     CheckpointSaved,
@@ -151,6 +152,8 @@ class LiveProgress:
                 f"epoch {step.epoch:.2f}",
             ]
             parts.append(_Part(1, flow("training", numbers, width)))
+            if files := loss_fields(self._meter.training_files, self._meter.loss_by_file):
+                parts.append(_Part(7, flow("by file", files, width)))
             parts.append(_Part(4, flow("loss curve", [self._loss_curve()], width)))
             parts.append(_Part(7, flow("speed", self._speed(step), width)))
         if self._usage and (usage := usage_fields(self._usage)):
@@ -178,7 +181,9 @@ class LiveProgress:
         if not (event := self._evaluation):
             return []
         scores = [f"step {event.step}", *score_fields(event, (), metric=self._meter.metric)]
-        return flow("validation", scores, self._console.width)
+        files = loss_fields(self._meter.validation_files, event.loss_by_file)
+        width = self._console.width
+        return [*flow("validation", scores, width), *flow("by file", files, width)]
 
     def _bar(self, started: RunStarted, step: StepDone | None) -> RenderableType:
         done = step.step if step else started.first_step - 1

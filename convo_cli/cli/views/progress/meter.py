@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import isfinite
 
+from convo_cli.cli.views.progress.files_line import names_of
 from convo_cli.events import BestScore, EvaluationDone, RunStarted, StepDone
 
 Clock = Callable[[], float]
@@ -37,6 +38,10 @@ class Meter:
         self.evaluation_seconds = 0.0
         """Time spent on evaluations."""
         self.loss = 0.0
+        self.training_files: tuple[str, ...] = ()
+        self.validation_files: tuple[str, ...] = ()
+        """Names of the files in the order of their losses; empty for a single one."""
+        self._by_file: tuple[tuple[float, float], ...] = ()
         self.losses: tuple[float, ...] = ()
         """The smoothed loss at evenly spread steps since the start."""
         self.best: tuple[BestScore, ...] = ()
@@ -48,6 +53,8 @@ class Meter:
         self._step, self._max_steps = event.first_step - 1, event.max_steps
         self._steps_per_evaluation = event.steps_per_evaluation
         self.metric, self.best = event.metric, event.best
+        self.training_files = names_of([str(file["path"]) for file in event.files])
+        self.validation_files = names_of(event.validation_files)
 
     def add(self, event: StepDone) -> None:
         self._last_step_at = self._last_event_at = self._clock()
@@ -62,6 +69,13 @@ class Meter:
         self._seconds += share * (event.seconds - self._seconds)
         self._waiting += share * (event.waiting_seconds - self._waiting)
         self._flops += share * (event.flops - self._flops)
+        parts = zip(event.loss_by_file, event.num_targets_by_file, strict=True)
+        now = [((loss or 0.0) * num, float(num)) for loss, num in parts]
+        before = self._by_file or ((0.0, 0.0),) * len(now)
+        self._by_file = tuple(
+            (nll + share * (new_nll - nll), num + share * (new_num - num))
+            for (nll, num), (new_nll, new_num) in zip(before, now, strict=True)
+        )
         if self._num_steps % self._stride == 0:
             self.losses = (*self.losses, self.loss)
         if len(self.losses) > self._MAX_LOSSES:
@@ -80,6 +94,11 @@ class Meter:
         new = {kind: BestScore(*scores[kind], event.step) for kind in event.best if kind in scores}
         old = {"loss" if best.name == "loss" else "metric": best for best in self.best}
         self.best = tuple({**old, **new}.values())
+
+    @property
+    def loss_by_file(self) -> tuple[float | None, ...]:
+        """Return the loss on the last targets of each training file; None before its first one."""
+        return tuple(nll / num if num else None for nll, num in self._by_file)
 
     @property
     def tokens_per_second(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from convo_cli.cli.views.progress.event_lines import (
@@ -16,6 +17,7 @@ from convo_cli.cli.views.progress.event_lines import (
     stage_line,
     step_fields,
 )
+from convo_cli.cli.views.progress.files_line import loss_fields
 from convo_cli.cli.views.progress.meter import Clock, Meter, duration
 from convo_cli.events import (
     CheckpointSaved,
@@ -71,6 +73,8 @@ class PlainProgress:
             case EvaluationDone():
                 self._meter.add_evaluation(event)
                 show(self._console, score_line(event, self._meter.best, metric=self._meter.metric))
+                files = loss_fields(self._meter.validation_files, event.loss_by_file)
+                self._show_files(f"eval step {event.step}  loss", files)
                 for sample in event.samples[: self._show_samples]:
                     for line in reply_lines(sample, has_reference=True):
                         line.truncate(_REPLY_WIDTH, overflow="ellipsis")
@@ -79,7 +83,7 @@ class PlainProgress:
                 show(self._console, checkpoint_line(event))
             case RunFinished():
                 if self._unshown:
-                    show(self._console, self._step_line(self._unshown))
+                    self._show_numbers(self._unshown)
                 if not event.is_stopped:
                     show(self._console, finish_line(event, self._meter.elapsed()))
 
@@ -102,7 +106,17 @@ class PlainProgress:
         self._is_first_step = False
         self._unshown = None if is_due else event
         if is_due:
-            show(self._console, self._step_line(event))
+            self._show_numbers(event)
+
+    def _show_numbers(self, event: StepDone) -> None:
+        show(self._console, self._step_line(event))
+        # A single step may have few targets of a file.
+        files = loss_fields(self._meter.training_files, self._meter.loss_by_file)
+        self._show_files(f"step {event.step}/{event.max_steps}  mean loss", files)
+
+    def _show_files(self, what: str, fields: Sequence[str]) -> None:
+        if fields:
+            show(self._console, "  ".join([f"{what} by file", *fields]))
 
     def _step_line(self, event: StepDone) -> str:
         left = duration(self._meter.seconds_left())

@@ -46,7 +46,7 @@ def test_value_and_gradients_are_those_of_cross_entropy(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(target_loss, "_CHUNK_ELEMENTS", chunk)
         patch.setattr(target_loss, "_MIN_CHUNK_ROWS", 1)
-        ours , _ = target_nll(hidden, weight, bias, labels)
+        ours, _ = target_nll(hidden, weight, bias, labels)
     plain = functional.cross_entropy(
         functional.linear(hidden, weight, bias), labels, reduction="sum"
     )
@@ -63,7 +63,7 @@ def test_under_autocast_it_is_as_exact_as_plain_logits_in_16_bits():
     hidden, weight, _, labels = make(200, 64, 500, has_bias=False)
     exact = functional.cross_entropy(functional.linear(hidden, weight), labels, reduction="sum")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours , _ = target_nll(hidden, weight, None, labels)
+        ours, _ = target_nll(hidden, weight, None, labels)
         plain = functional.cross_entropy(
             functional.linear(hidden, weight).float(), labels, reduction="sum"
         )
@@ -79,7 +79,7 @@ def test_many_targets_of_one_token_do_not_overflow_fp16(scale):
     hidden = torch.full((2000, 4), 60.0, requires_grad=True)
     weight = torch.zeros(8, 4, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.float16):
-        loss , _ = target_nll(hidden, weight, None, torch.zeros(2000, dtype=torch.long))
+        loss, _ = target_nll(hidden, weight, None, torch.zeros(2000, dtype=torch.long))
     gradient = gradients(loss * scale, weight)[0]
     exact = -60.0 * 2000 * scale * 7 / 8
     if abs(exact) < 65504:
@@ -110,7 +110,7 @@ def test_the_logits_never_exist_all_at_once(monkeypatch):
 def test_without_gradients_no_tensor_is_kept():
     hidden, weight, _, labels = make(10, 4, 30, has_bias=False)
     with torch.inference_mode():
-        value , _ = target_nll(hidden, weight, None, labels)
+        value, _ = target_nll(hidden, weight, None, labels)
     assert value.grad_fn is None
 
 
@@ -120,5 +120,5 @@ def test_frozen_weights_get_no_gradient_and_the_rest_does():
     plain = functional.cross_entropy(
         functional.linear(hidden, weight, bias), labels, reduction="sum"
     )
-    ours , _ = target_nll(hidden, weight, bias, labels)
+    ours, _ = target_nll(hidden, weight, bias, labels)
     torch.testing.assert_close(gradients(ours, hidden), gradients(plain, hidden))

@@ -112,6 +112,18 @@ def test_the_live_view_at_forty_columns() -> None:
     ]
 
 
+def test_several_files_have_lines_of_their_losses() -> None:
+    file = {"weight": 1, "num_dialogues": 1, "num_tokens": 9, "share": 0.5}
+    files = tuple({"path": path, **file} for path in ("web.jsonl", "chats.jsonl"))
+    started = replace(STARTED, files=files, validation_files=("v.jsonl", "w.jsonl"))
+    one = replace(step(100), loss_by_file=(2.0, 3.0), num_targets_by_file=(32, 32))
+    lines = frame_lines(started, one, replace(evaluation(100), loss_by_file=(1.5, 2.5)))
+    assert [line for line in lines if line.startswith("by file")] == [
+        "by file     web.jsonl 2.000  chats.jsonl 3.000",
+        "by file     v.jsonl 1.500  w.jsonl 2.500",
+    ]
+
+
 def test_a_terminal_with_few_rows_keeps_the_rows_that_matter_most() -> None:
     lines = frame_lines(WITH_EVALUATIONS, *STEPS, EVALUATED, SAVED, height=7)
     assert [line[:11].strip() for line in lines] == [

@@ -22,6 +22,8 @@ from convo_cli.events import (
 )
 from tests.run_events import HOSTILE, STARTED, FakeClock, evaluation, sample, step
 
+SHARE = {"weight": 1, "num_dialogues": 1, "num_tokens": 9, "share": 0.5}
+
 
 def plain_lines(*events: Event | float, log_every: int = 10, show_samples: int = 3) -> list[str]:
     """What the plain reporter prints; a number among the events lets so many seconds pass."""
@@ -265,3 +267,25 @@ def test_large_numbers_are_shortened(perplexity: float, shown: str) -> None:
     assert plain_lines(EvaluationDone(1, 1.0, perplexity, 9, 1.0)) == [
         f"eval step 1  loss 1.000  perplexity {shown}"
     ]
+
+
+def test_several_files_have_a_line_of_their_losses() -> None:
+    """Each under the shortest name that tells the files apart; a missing loss is left out."""
+    files = tuple({"path": path, **SHARE} for path in ("data/a/x.jsonl", "data/b/x.jsonl"))
+    started = replace(STARTED, files=files, validation_files=("valid\x1b[2J.jsonl", "empty.jsonl"))
+    first = replace(step(1), loss_by_file=(2.0, None), num_targets_by_file=(32, 0))
+    second = replace(step(10), loss_by_file=(3.0, 1.0), num_targets_by_file=(96, 4))
+    scores = replace(evaluation(10), loss_by_file=(1.5, None))
+    assert [line for line in plain_lines(started, first, second, scores) if "by file" in line] == [
+        "step 1/300  mean loss by file  a/x.jsonl 2.000",
+        "step 10/300  mean loss by file  a/x.jsonl 2.750  b/x.jsonl 1.000",
+        "eval step 10  loss by file  valid.jsonl 1.500",
+    ]
+
+
+def test_many_files_are_counted() -> None:
+    names = [f"f{number}" for number in range(9)]
+    files = tuple({"path": name, **SHARE} for name in names)
+    one = replace(step(1), loss_by_file=(2.0,) * 9, num_targets_by_file=(1,) * 9)
+    (line,) = [line for line in plain_lines(replace(STARTED, files=files), one) if "f0" in line][1:]
+    assert line.endswith("f5 2.000  and 3 more")
