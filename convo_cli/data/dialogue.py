@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,11 @@ HEAD_ROLES: frozenset[Role] = frozenset({"tools", "system"})
 
 SEPARATOR = "\0"
 """Separates texts that are processed together; no text can contain it."""
+
+_CHUNK_CHARACTERS = 2**18
+"""Characters of a chunk of dialogues; one of DailyDialog has about 300 dialogues."""
+_TURN_CHARACTERS = 64
+"""Characters that count for the objects of a turn, however short its text is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,29 @@ class Dialogue:
     def where(self) -> str:
         """Return the file and line, for error messages."""
         return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
+
+
+def chunks(dialogues: Iterable[Dialogue]) -> Iterator[list[Dialogue]]:
+    """Yield the dialogues in lists of about as many characters; a long one has its own list.
+
+    Work on a list takes memory in proportion to its characters, so no number of dialogues bounds
+    it.
+    """
+    chunk, num_characters = list[Dialogue](), 0
+    for dialogue in dialogues:
+        num_own = sum(map(_num_characters, dialogue.turns))
+        if chunk and num_characters + num_own > _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, num_characters = [], 0
+        chunk.append(dialogue)
+        num_characters += num_own
+    if chunk:
+        yield chunk
+
+
+def _num_characters(turn: Turn) -> int:
+    texts = len(turn.text) + len(turn.tool_data) + sum(map(len, turn.references))
+    return _TURN_CHARACTERS + texts
 
 
 def has_target(turns: Sequence[Turn], train_on: TrainOn) -> bool:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
 from convo_cli.background import one_ahead
 from convo_cli.config.schema import RunConfig
-from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.dialogue import Dialogue, chunks
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, Progress
 from convo_cli.prepare.inputs import Inputs
-from convo_cli.prepare.preflight import check_targets
+from convo_cli.prepare.preflight import find_untrained
 from convo_cli.prepare.stored import EarlierStore, find_encoded
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
 from convo_cli.wording import counted, quoted
 
-_CHUNK = 256  # dialogues encoded at once: the tokenizer works on all cores
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
 
@@ -50,9 +49,7 @@ def encode_files(
         stream: Iterator[Dialogue],
     ) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
         num_read = 0
-        while chunk := list(islice(stream, _CHUNK)):
-            if num_read == 0:
-                _check_template(chunk[:_CHECKED_DIALOGUES], encoder, emit)
+        for chunk in chunks(_checked(stream, encoder, emit)):
             known = [
                 find_encoded(earlier, number, dialogue, encoder.max_length)
                 for number, dialogue in enumerate(chunk, num_read)
@@ -109,43 +106,44 @@ def to_store(
     paths: Sequence[str] = (),
 ) -> TokenStore:
     """Build a store of the dialogues; problems that prevent training on one go to ``found``."""
-    accepted = list[tuple[Dialogue, Encoded]]()
-    for dialogue, one in encoded:
-        if isinstance(one, Encoded):
-            accepted.append((dialogue, one))
-            continue
-        accepted.append((dialogue, LEFT_OUT))
-        if not (isinstance(one, LongTurn) and config.dialogue.long_turns == "drop"):
-            found(one)
-    part = TokenStore.build(accepted, paths)
-    check_targets(
-        [dialogue for dialogue, _ in accepted],
-        part,
-        config.dialogue.train_on,
-        encoder.stop_ids,
-        found,
+    problems = {number: one for number, (_, one) in enumerate(encoded) if isinstance(one, Problem)}
+    part = TokenStore.build(
+        [(dialogue, one if isinstance(one, Encoded) else LEFT_OUT) for dialogue, one in encoded],
+        paths,
     )
+    dialogues = [dialogue for dialogue, _ in encoded]
+    problems |= find_untrained(dialogues, part, config.dialogue.train_on, encoder.stop_ids)
+    for _, problem in sorted(problems.items()):  # in the order of the data, however it is cut
+        if not (isinstance(problem, LongTurn) and config.dialogue.long_turns == "drop"):
+            found(problem)
     return part
 
 
-def _check_template(dialogues: Iterable[Dialogue], encoder: DialogueEncoder, emit: Emit) -> None:
-    """Prove that transformers renders these dialogues alike; warn if ids decode to other text."""
-    changed = []
-    for dialogue in dialogues:
+def _checked(
+    dialogues: Iterator[Dialogue], encoder: DialogueEncoder, emit: Emit
+) -> Iterator[Dialogue]:
+    """Yield the dialogues, and prove of the first ones that transformers renders them alike.
+
+    Warns if ids decode to other text.
+    """
+    num_changed, example = 0, ""
+    for dialogue in islice(dialogues, _CHECKED_DIALOGUES):
         encoder.require_parity(dialogue.turns)
-        changed += [
-            (dialogue, turn.text)
-            for turn in dialogue.turns
-            if encoder.reads_back(turn.text) != turn.text
-        ]
-    if changed:
-        dialogue, text = changed[0]
+        for turn in dialogue.turns:
+            if (read := encoder.reads_back(turn.text)) != turn.text:
+                num_changed += 1
+                example = example or (
+                    f"{dialogue.where} says {quoted(turn.text, 80)}, but the model will read "
+                    f"{quoted(read, 80)}"
+                )
+        yield dialogue
+    if num_changed:
         message = (
-            f"the tokenizer does not keep every text as it is: {dialogue.where} says "
-            f"{quoted(text, 80)}, but the model will read {quoted(encoder.reads_back(text), 80)} "
-            f"({counted(len(changed), 'turn')} of the first dialogues)"
+            f"the tokenizer does not keep every text as it is: {example} "
+            f"({counted(num_changed, 'turn')} of the first dialogues)"
         )
         emit(Notice(message, is_warning=True))
+    yield from dialogues
 
 
 def trains_on_users(config: RunConfig) -> bool:

@@ -16,7 +16,7 @@ from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.checks.problem_tally import DataProblemsError, ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target, only_calls
-from convo_cli.data.problems import LongTurn, Problem, ProblemSink, at_line, no_target
+from convo_cli.data.problems import LongTurn, Problem, at_line, no_target
 from convo_cli.events import Emit, Notice, TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 
@@ -68,28 +68,28 @@ def advice_for_long_turns(needed: int, context: int | None, long_turns: LongTurn
     return f"set dialogue.max_length: {needed}, {reason}, or {instead}"
 
 
-def check_targets(
-    dialogues: Sequence[Dialogue],
-    part: TokenStore,
-    train_on: TrainOn,
-    stop_ids: Sequence[int],
-    found: ProblemSink,
-) -> None:
-    """Find dialogues without a target, or with a trained reply whose end token is no target."""
+def find_untrained(
+    dialogues: Sequence[Dialogue], part: TokenStore, train_on: TrainOn, stop_ids: Sequence[int]
+) -> dict[int, Problem]:
+    """Find dialogues without a target, or with a trained reply whose end token is no target.
+
+    The keys are indices of ``dialogues``, which are those of ``part``.
+    """
     is_end = np.isin(part.input_ids[:], stop_ids) & (part.targets[:] == ASSISTANT_TARGET)
     before = np.concatenate([[0], np.cumsum(is_end)])
     ends = np.bincount(part.dialogue_of, np.diff(before[part.offsets]), minlength=len(dialogues))
-    for dialogue, num_ends, num_tokens in zip(
-        dialogues, ends, part.dialogues["num_tokens"], strict=True
-    ):
-        if not num_tokens:  # left out for another reason
-            continue
+    found: dict[int, Problem] = {}
+    for number in np.flatnonzero(part.dialogues["num_tokens"]).tolist():  # the others are left out
+        dialogue = dialogues[number]
         if not has_target(dialogue.turns, train_on):
             problem = no_target(train_on, calls_only=only_calls(dialogue.turns))
-            found(at_line(problem, dialogue.file, dialogue.line))
-        elif num_ends < (expected := _num_trained_replies(dialogue, train_on)):
-            message = f"the end token is trained on in only {num_ends:.0f} of {expected} replies"
-            found(at_line(Problem("end-not-trained", message), dialogue.file, dialogue.line))
+        elif ends[number] < (expected := _num_trained_replies(dialogue, train_on)):
+            trained = f"{ends[number]:.0f} of {expected} replies"
+            problem = Problem("end-not-trained", f"the end token is trained on in only {trained}")
+        else:
+            continue
+        found[number] = at_line(problem, dialogue.file, dialogue.line)
+    return found
 
 
 def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
+
+import msgspec
 
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.data.dialogue import Dialogue, Turn
@@ -28,7 +31,7 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
     A new tokenizer is trained on the accepted lines, and also decides which lines are accepted. So
     it is trained again until it refuses no further line.
     """
-    refused: dict[tuple[Turn, ...], Problem] = {}
+    refused: dict[bytes, Problem] = {}
     if isinstance(config.model.origin, PretrainedModel):
         return _judge(config, DataFiles((), ()), refused)
     with TemporaryDirectory(prefix="convo-fix-") as folder:
@@ -45,23 +48,24 @@ def judge_of(config: RunConfig, repair: Repair) -> Judge | None:
         return judge
 
 
-def _judge(config: RunConfig, files: DataFiles, refused: dict[tuple[Turn, ...], Problem]) -> Judge:
+def _judge(config: RunConfig, files: DataFiles, refused: dict[bytes, Problem]) -> Judge:
     """Return a judge with the encoder of a run on these files.
 
-    It adds the dialogues that it refuses to ``refused``, and refuses them from then on.
+    It adds the hashes of dialogues that it refuses to ``refused``, and refuses them from then on.
     """
     # The pre-flight of the fixed file emits these events again.
     encoder = build_encoder(Inputs(config, files, Cache(None, ignore), ignore)).encoder
 
     def judge(turns: Sequence[Turn]) -> Problem | None:
         dialogue = Dialogue(tuple(turns))
-        if dialogue.turns not in refused:
+        key = hashlib.sha256(msgspec.json.encode(dialogue.turns)).digest()
+        if key not in refused:
             found: list[Problem] = []
             encoded = zip([dialogue], encode([dialogue], config, encoder), strict=True)
             to_store(list(encoded), config, encoder, found.append)
             if not found:
                 return None
-            refused[dialogue.turns] = found[0]
-        return refused[dialogue.turns]
+            refused[key] = found[0]
+        return refused[key]
 
     return judge

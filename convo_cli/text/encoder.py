@@ -11,14 +11,15 @@ Shapes: an example is two arrays of length T.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import LongTurns, TrainOn
-from convo_cli.data.dialogue import Dialogue, Turn
+from convo_cli.data.dialogue import Dialogue, Turn, chunks
 from convo_cli.data.problems import Problem, ProblemError
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text.examples import search
+from convo_cli.text.examples import run, search
 from convo_cli.text.parity import prove_parity
 from convo_cli.text.prompt import Prompt, fit_prompt
 from convo_cli.text.streaming import StreamDecoder
@@ -91,20 +92,13 @@ class DialogueEncoder:
         long_turns: LongTurns = "refuse",
     ) -> list[Encoded | Problem]:
         """Return the examples of each dialogue, or the problem for which it is refused."""
-        # The windows of a long dialogue repeat texts, so each text is encoded once per call.
-        known: dict[str, Sequence[int]] = {}
-        searches = [search(one, train_on, self.max_length, long_turns) for one in dialogues]
-        found: dict[int, Encoded | Problem] = {}
-        asked = {number: next(one) for number, one in enumerate(searches)}
-        while asked:
-            answers = self._render_all(list(asked.values()), known)
-            for number, answer in zip(list(asked), answers, strict=True):
-                try:
-                    asked[number] = searches[number].send(answer)
-                except StopIteration as end:
-                    found[number] = end.value
-                    del asked[number]
-        return [found[number] for number in range(len(searches))]
+        found = list[Encoded | Problem]()
+        for chunk in chunks(dialogues):
+            # The windows of a long dialogue repeat texts, so each text of a chunk is encoded once.
+            known: dict[str, Sequence[int]] = {}
+            searches = [search(one, train_on, self.max_length, long_turns) for one in chunk]
+            found += run(searches, partial(self._render_all, known=known))
+        return found
 
     def prompt(self, turns: Sequence[Turn], *, max_new_tokens: int) -> Prompt:
         """Return the turns as a prompt that leaves room for the reply.

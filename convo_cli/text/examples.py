@@ -6,7 +6,7 @@ lets `encoder` render and encode the turns of many dialogues in one batch.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
@@ -73,6 +73,24 @@ def search(dialogue: Dialogue, train_on: TrainOn, max_length: int, long_turns: L
             "turn-too-long", message, "$", 1, dialogue.line, dialogue.file, needed=needed
         )
     return Encoded(examples, longest, is_split)
+
+
+def run(
+    searches: Sequence[Search],
+    render_all: Callable[[Sequence[Sequence[Turn]]], Sequence[Rendering | DataError]],
+) -> list[Encoded | Problem]:
+    """Return the result of each search; what they ask for is rendered together, round by round."""
+    found: dict[int, Encoded | Problem] = {}
+    asked = {number: next(one) for number, one in enumerate(searches)}
+    while asked:
+        answers = render_all(list(asked.values()))
+        for number, answer in zip(list(asked), answers, strict=True):
+            try:
+                asked[number] = searches[number].send(answer)
+            except StopIteration as end:
+                found[number] = end.value
+                del asked[number]
+    return [found[number] for number in range(len(searches))]
 
 
 def _windows(

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.data.dialogue import Dialogue
+from convo_cli.data.dialogue import Dialogue, chunks
 from convo_cli.data.held_out.references import reference_indices
 from convo_cli.data.held_out.training_facts import collect_facts
 from convo_cli.data.omissions import Omissions, report_omissions
@@ -30,7 +29,6 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, TokenStore, write
 from convo_cli.wording import counted
 
 OF_THE_FILES = "the evaluated data, from other dialogues"
-_CHUNK = 256  # dialogues encoded at once
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,7 @@ def open_files(
             omissions = [Omissions() for _ in files.train]
             reading = _Reading(encoder, [file.path for file in files.train], num_questions)
             with read_unchanged(files.train, data, omissions) as stream:
-                chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
-                write((reading.encode(chunk) for chunk in chunks), home)
+                write(map(reading.encode, chunks(stream)), home)
             opened = EvaluatedFiles(
                 files.train,
                 TokenStore.open(home),

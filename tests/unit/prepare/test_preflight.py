@@ -10,9 +10,9 @@ from convo_cli.data.dialogue import Dialogue, Role, Turn
 from convo_cli.data.problems import Problem
 from convo_cli.prepare.preflight import (
     PreflightError,
-    check_targets,
     count_tokens,
     find_leaks,
+    find_untrained,
     tokens_per_dialogue,
 )
 from convo_cli.text.templates.template import TEMPLATES
@@ -35,9 +35,9 @@ def encode(encoder, dialogues, train_on="assistant"):
 
 
 def check(encoder, dialogues, store, train_on="assistant"):
-    tally = ProblemTally()
-    check_targets(dialogues, store, train_on, encoder.stop_ids, tally)
-    return [(problem.code, problem.line) for group in tally.groups() for problem in group.problems]
+    found = find_untrained(dialogues, store, train_on, encoder.stop_ids)
+    assert all(problem.line == dialogues[number].line for number, problem in found.items())
+    return [(problem.code, problem.line) for problem in found.values()]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
