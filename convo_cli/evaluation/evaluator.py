@@ -148,8 +148,7 @@ class Evaluator:
         return np.where(example.targets == USER_TARGET, _USER, groups)
 
     def _files_of(self, index: int, example: Example) -> NDArray[np.integer]:
-        file = self.store.dialogues["file"][self.store.dialogue_of[index]]
-        return np.full(len(example.targets), file)
+        return np.full(len(example.targets), self.store.files_of(index))
 
     def _replies(self, model: PreTrainedModel) -> list[SampleReply]:
         """Generate replies to all dialogues; return none if memory runs out."""

@@ -35,7 +35,7 @@ def length_sorted_rows(
     """
     rows: list[int] = []
     num_tokens = 0
-    for index in np.argsort(store.lengths, kind="stable").tolist():
+    for index in map(int, np.argsort(store.lengths, kind="stable")):  # a list needs 40 bytes each
         length = int(store.lengths[index])
         if (
             rows

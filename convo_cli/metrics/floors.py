@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 from convo_cli.events import SampleReply
 from convo_cli.metrics.metric_table import METRICS
@@ -21,6 +22,8 @@ FLOORS: Mapping[str, str] = {
 """All floors, in the order in which they are shown."""
 
 _NUM_SAMPLED = 10_000  # replies; keeps the memory bounded
+_HASH_BYTES = 8
+_SPOOLED_BYTES = 2**20
 _HEAD_ROLES = ("system", "tools")
 
 
@@ -41,28 +44,42 @@ def training_replies(
 ) -> TrainingReplies | None:
     """Collect the replies of dialogues, given as (role, text) of each turn, in one pass.
 
-    Memory is bounded: a random sample of the texts, and 8 bytes a reply. None without a reply.
+    Memory is bounded: a random sample of the texts, and the hash of each reply is in a temporary
+    file. None without a reply.
     """
-    counts = array("Q")
+    num_replies = 0
     sample: list[tuple[str, int]] = []
     rng = random.Random(seed)
-    for turns in dialogues:
-        opening = _opening(turns)
-        for place, (role, text) in enumerate(turns):
-            if role != "assistant" or place == 0 or not text.strip():
-                continue
-            # Reservoir sampling (Vitter 1985, algorithm R).
-            if len(sample) < _NUM_SAMPLED:
-                sample.append((text, opening))
-            elif (slot := rng.randrange(len(counts) + 1)) < _NUM_SAMPLED:
-                sample[slot] = (text, opening)
-            counts.append(_hash(text))
-    if not sample:
-        return None
-    frequent = Counter(counts)
-    most_frequent = max((text for text, _ in sample), key=lambda text: frequent[_hash(text)])
+    with SpooledTemporaryFile(_SPOOLED_BYTES) as hashes:
+        for turns in dialogues:
+            opening = _opening(turns)
+            for place, (role, text) in enumerate(turns):
+                if role != "assistant" or place == 0 or not text.strip():
+                    continue
+                # Reservoir sampling (Vitter 1985, algorithm R).
+                if len(sample) < _NUM_SAMPLED:
+                    sample.append((text, opening))
+                elif (slot := rng.randrange(num_replies + 1)) < _NUM_SAMPLED:
+                    sample[slot] = (text, opening)
+                num_replies += 1
+                hashes.write(_digest(text))
+        if not sample:
+            return None
+        most_frequent = _most_frequent_of([text for text, _ in sample], hashes)
     texts, openings = zip(*sample, strict=True)
     return TrainingReplies(most_frequent, texts, source, openings)
+
+
+def _most_frequent_of(texts: Sequence[str], hashes: IO[bytes]) -> str:
+    """Return the first text with the most hashes in the file."""
+    counts = dict.fromkeys(map(_digest, texts), 0)
+    hashes.seek(0)
+    while block := hashes.read(_SPOOLED_BYTES):
+        for begin in range(0, len(block), _HASH_BYTES):
+            digest = block[begin : begin + _HASH_BYTES]
+            if digest in counts:
+                counts[digest] += 1
+    return max(texts, key=lambda text: counts[_digest(text)])
 
 
 def floor_replies(
@@ -134,8 +151,12 @@ def _opening(turns: Sequence[tuple[str, str]]) -> int:
     return _hash(next((text for role, text in turns if role not in _HEAD_ROLES), ""))
 
 
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
+
+
 def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(text), "little")
 
 
 def describe_floors(

@@ -18,10 +18,12 @@ from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target, only_calls
 from convo_cli.data.problems import LongTurn, Problem, at_line, no_target
 from convo_cli.events import Emit, Notice, TokenCounts
+from convo_cli.tokens.columns import blocks_of, is_among
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
 
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 """The words for the data sets in messages."""
+_NAMED = 3  # dialogues that a warning about shared ones names
 MAX_LENGTH_LIMIT = 1_048_576  # of dialogue.max_length
 
 
@@ -95,9 +97,9 @@ def find_untrained(
 def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
     """Return the counts for the table."""
     whole = store.dialogues["num_tokens"]
-    whole = whole[whole > 0]
+    num_dialogues, whole = len(whole), whole[whole > 0]
     return TokenCounts(
-        num_dialogues=store.num_dialogues,
+        num_dialogues=len(whole),
         num_examples=len(store),
         num_over_length=int(np.count_nonzero(whole > max_length)),
         num_tokens=store.num_tokens,
@@ -109,7 +111,7 @@ def count_tokens(store: TokenStore, max_length: int) -> TokenCounts:
         median_tokens=float(np.median(whole)),
         max_tokens=int(whole.max()),
         num_split=store.num_split,
-        num_left_out=len(store.dialogues) - len(whole),
+        num_left_out=num_dialogues - len(whole),
     )
 
 
@@ -124,17 +126,22 @@ def tokens_per_dialogue(store: TokenStore) -> Spread:
 
 def report_replies(store: TokenStore, what: str, max_length: int, emit: Emit) -> None:
     """Name the cost of dialogues that became one example for each reply."""
-    whole = store.dialogues["num_tokens"]
-    num_examples = np.bincount(store.dialogue_of, minlength=len(whole))
-    is_one_by_one = (num_examples > 1) & (whole <= max_length)
-    if number := int(np.count_nonzero(is_one_by_one)):
-        kept = is_one_by_one[store.dialogue_of]
-        num_tokens = int(np.diff(store.offsets)[kept].sum())
-        factor = num_tokens / int(whole[is_one_by_one].sum())
+    number = num_whole = num_examples = num_tokens = 0
+    for begin, records in blocks_of(store.dialogues):
+        own = store.examples_between(begin, begin + len(records))
+        dialogue_of = store.dialogue_of[own.start : own.stop] - begin
+        whole = records["num_tokens"]
+        is_one_by_one = (np.bincount(dialogue_of, None, len(whole)) > 1) & (whole <= max_length)
+        is_kept = is_one_by_one[dialogue_of]
+        number += int(np.count_nonzero(is_one_by_one))
+        num_whole += int(whole[is_one_by_one].sum())
+        num_examples += int(np.count_nonzero(is_kept))
+        num_tokens += int(store.lengths[own.start : own.stop][is_kept].sum())
+    if number:
         emit(
             Notice(
-                f"{what} data: {number:,} dialogues became {int(kept.sum()):,} examples, one for "
-                f"each reply, with {factor:.1f} times their tokens"
+                f"{what} data: {number:,} dialogues became {num_examples:,} examples, one for "
+                f"each reply, with {num_tokens / num_whole:.1f} times their tokens"
             )
         )
 
@@ -155,13 +162,11 @@ def find_leaks(
 ) -> Iterator[Leak]:
     """Compare each data set with the earlier ones: validation with train, test with both."""
     for (earlier, seen), (later, asked) in combinations(stores.items(), 2):
-        is_kept, is_asked = (store.dialogues["num_tokens"] > 0 for store in (seen, asked))
-        known, fingerprints = seen.dialogues["fingerprint"], asked.dialogues["fingerprint"]
-        shared = np.flatnonzero(np.isin(fingerprints, known[is_kept]) & is_asked)
+        shared, places = _shared(seen, asked)
         name = SET_NAMES[earlier]
-        if not len(shared):
+        if not shared:
             continue
-        if len(shared) == np.count_nonzero(is_asked):
+        if shared == asked.num_dialogues:
             effect = (
                 "so the scores show what the model memorised, not what it can answer"
                 if earlier == "train"
@@ -174,16 +179,36 @@ def find_leaks(
             yield Leak(later, message, "")
             continue
         scores = "test scores" if earlier == "validation" else "scores"
-        pairs = []
-        for index in shared[:3]:
-            first = int(np.argmax((known == fingerprints[index]) & is_kept))
-            places = asked.where(index, files[later]), seen.where(first, files[earlier])
-            pairs.append(" is ".join(places))
+        pairs = [
+            f"{asked.where(index, files[later])} is {seen.where(first, files[earlier])}"
+            for index, first in places
+        ]
         message = (
-            f"the {name} data also contains {len(shared):,} of {asked.num_dialogues:,} {later} "
+            f"the {name} data also contains {shared:,} of {asked.num_dialogues:,} {later} "
             f"dialogues, so {scores} look better than they are"
         )
-        yield Leak(later, message, f"({'; '.join(pairs)}{' …' if len(shared) > 3 else ''})")
+        yield Leak(later, message, f"({'; '.join(pairs)}{' …' if shared > len(pairs) else ''})")
+
+
+def _shared(seen: TokenStore, asked: TokenStore) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many dialogues of ``asked`` are also in ``seen``, and the places of the first."""
+    known = np.sort(seen.kept_fingerprints)
+    num, first = 0, list[int]()
+    for begin, records in blocks_of(asked.dialogues):
+        is_shared = is_among(records["fingerprint"], known) & (records["num_tokens"] > 0)
+        num += int(np.count_nonzero(is_shared))
+        first += (np.flatnonzero(is_shared)[: _NAMED - len(first)] + begin).tolist()
+    del known
+    return num, [(index, _find(asked.dialogues[index]["fingerprint"], seen)) for index in first]
+
+
+def _find(fingerprint: np.uint64, store: TokenStore) -> int:
+    """Return the first dialogue with this fingerprint that is not left out."""
+    for begin, records in blocks_of(store.dialogues):
+        is_it = (records["fingerprint"] == fingerprint) & (records["num_tokens"] > 0)
+        if is_it.any():
+            return begin + int(np.argmax(is_it))
+    raise AssertionError("a fingerprint of the store is in it")
 
 
 def _num_trained_replies(dialogue: Dialogue, train_on: TrainOn) -> int:

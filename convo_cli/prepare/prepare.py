@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convo_cli import __version__
 from convo_cli.config.schema import DATA_SETS, DataConfig, RunConfig, ScratchConfig
@@ -65,13 +64,6 @@ class PreparedData:
     """Dialogues that a data set shares with an earlier one, which are also warned about."""
     num_held_back: int = 0
     """Dialogues of the training files that a split holds back for validation."""
-
-    @property
-    def trained_fingerprints(self) -> NDArray[np.uint64]:
-        """Return the fingerprint of each training dialogue that is not left out."""
-        dialogues = self.train.dialogues
-        found: NDArray[np.uint64] = dialogues["fingerprint"][dialogues["num_tokens"] > 0]
-        return found
 
     def counts(self, max_length: int) -> SetCounts:
         """Return the counts of each data set for the table."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions
@@ -49,8 +48,8 @@ class EarlierStore:
             return None
         if row["line"] != dialogue.line:
             return None
-        first, stop = np.searchsorted(self.store.dialogue_of, [number, number + 1])
-        return Encoded([self.store[index] for index in range(first, stop)], num_tokens)
+        own = self.store.examples_between(number, number + 1)
+        return Encoded([self.store[index] for index in own], num_tokens)
 
 
 def find_earlier(

@@ -20,6 +20,8 @@ from convo_cli.errors import DataError
 _OF_A_PASS = 1
 """Last number of a pass's seed: without it, pass 0 of file 7 would have the seed of epoch 7."""
 
+_BLOCK = 1 << 16  # examples summed at once
+
 
 class Mixture:
     """The stream of the examples of files, which follow each other in a store.
@@ -30,6 +32,8 @@ class Mixture:
 
     def __init__(self, files: Sequence[tuple[int, float]], seed: int) -> None:
         self._sizes, self._seed = [size for size, _ in files], seed
+        # Half the memory: the order of an epoch has a number for each of its examples.
+        self._dtype = np.int32 if sum(self._sizes) <= np.iinfo(np.int32).max else np.int64
         self._ends = np.cumsum(self._sizes)
         # Exact: 1.1 passes over 10 examples are 11.
         self._rates = [Fraction(str(weight)) * size for size, weight in files]
@@ -53,29 +57,33 @@ class Mixture:
             epoch += 1
         return epoch, example - self.num_before(epoch)
 
-    def per_epoch(self, values: NDArray[np.int64]) -> Fraction:
+    def per_epoch(self, values: NDArray[np.integer]) -> Fraction:
         """Return the mean sum of an epoch of a value (N,) per example."""
         sums = (int(values[self._part(file)].sum()) for file in range(len(self._sizes)))
         rates = zip(self._rates, sums, self._sizes, strict=True)
         return sum((rate * value / size for rate, value, size in rates if size), Fraction(0))
 
-    def totals(self, values: NDArray[np.int64], example: int) -> list[int]:
+    def totals(self, values: NDArray[np.integer], example: int) -> list[int]:
         """Return the sums by file, (F,), of a value (N,) over the stream before an example."""
         epoch, place = self.locate(example)
-        rest = self.order(epoch)[:place] if place else np.empty(0, np.int64)
         in_epoch = np.zeros(len(self._sizes), np.int64)
-        np.add.at(in_epoch, np.searchsorted(self._ends, rest, side="right"), values[rest])
+        for begin in range(0, place, _BLOCK):  # in parts, to bound the memory
+            rest = self.order(epoch)[begin : min(place, begin + _BLOCK)]
+            np.add.at(in_epoch, np.searchsorted(self._ends, rest, side="right"), values[rest])
         return [
             self._stream_total(file, values, end) + int(in_epoch[file])
             for file, end in enumerate(self._taken(epoch))
         ]
 
-    def _stream_total(self, file: int, values: NDArray[np.int64], end: int) -> int:
+    def _stream_total(self, file: int, values: NDArray[np.integer], end: int) -> int:
         if not end:
             return 0
         passes, rest = divmod(end, self._sizes[file])
         total = passes * int(values[self._part(file)].sum())
-        return total + int(values[self._pass(file, passes)[:rest]].sum()) if rest else total
+        if rest:
+            order = self._pass(file, passes)[:rest]
+            total += sum(int(values[order[k : k + _BLOCK]].sum()) for k in range(0, rest, _BLOCK))
+        return total
 
     def _num_before(self, epoch: int) -> int:
         return sum(self._taken(epoch))
@@ -84,34 +92,38 @@ class Mixture:
         """Return the examples in the stream of each file before an epoch, (F,)."""
         return [epoch * rate.numerator // rate.denominator for rate in self._rates]
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int) -> NDArray[np.integer]:
         bounds = zip(self._taken(epoch), self._taken(epoch + 1), strict=True)
-        chosen = np.concatenate([self._between(file, *two) for file, two in enumerate(bounds)])
-        order = chosen[np.random.default_rng([self._seed, epoch]).permutation(len(chosen))]
+        order = np.concatenate([self._between(file, *two) for file, two in enumerate(bounds)])
+        # In place; as `order[random.permutation(len(order))]`, which needs five times the memory.
+        np.random.default_rng([self._seed, epoch]).shuffle(order)
         order.setflags(write=False)
         return order
 
-    def _between(self, file: int, begin: int, end: int) -> NDArray[np.int64]:
+    def _between(self, file: int, begin: int, end: int) -> NDArray[np.integer]:
         """Return the examples at these places of the stream of a file.
 
         Those of a whole pass come unshuffled, because the epoch is shuffled.
         """
         if begin == end:
-            return np.empty(0, np.int64)
+            return np.empty(0, self._dtype)
         size, part = self._sizes[file], self._part(file)
         pieces = []
         for number in range(begin // size, (end - 1) // size + 1):
             low, high = max(0, begin - number * size), min(size, end - number * size)
             is_whole = high - low == size
             pieces.append(
-                np.arange(part.start, part.stop) if is_whole else self._pass(file, number)[low:high]
+                np.arange(part.start, part.stop, dtype=self._dtype)
+                if is_whole
+                else self._pass(file, number)[low:high]
             )
         return np.concatenate(pieces)
 
-    def _pass(self, file: int, number: int) -> NDArray[np.int64]:
-        random = np.random.default_rng([self._seed, file, number, _OF_A_PASS])
-        order: NDArray[np.int64] = random.permutation(self._sizes[file])
-        return order + int(self._part(file).start)
+    def _pass(self, file: int, number: int) -> NDArray[np.integer]:
+        part = self._part(file)
+        order = np.arange(part.start, part.stop, dtype=self._dtype)
+        np.random.default_rng([self._seed, file, number, _OF_A_PASS]).shuffle(order)
+        return order
 
     def _part(self, file: int) -> slice:
         end = int(self._ends[file])

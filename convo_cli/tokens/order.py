@@ -22,6 +22,9 @@ from convo_cli.config.schema import TrainingConfig
 from convo_cli.tokens.mixture import Mixture
 from convo_cli.tokens.phase import Phase
 
+_BLOCK = 1 << 12
+"""Examples between two of which the token in the epoch is known; that of the others is a sum."""
+
 
 class Order:
     """The stream of N examples with ``lengths`` (N,) in tokens, and the start of each step in it.
@@ -33,7 +36,7 @@ class Order:
 
     def __init__(
         self,
-        lengths: NDArray[np.int64],
+        lengths: NDArray[np.integer],
         seed: int,
         phases: Sequence[Phase],
         files: Sequence[tuple[int, float]] = (),
@@ -44,7 +47,7 @@ class Order:
         self._mixture = Mixture(self._files, seed)
         self._num_tokens = int(lengths.sum())
         self._epoch_tokens = self._mixture.per_epoch(lengths)
-        self._starts = lru_cache(maxsize=2)(self._epoch_starts)
+        self._block_starts = lru_cache(maxsize=2)(self._starts_of_blocks)
         self._tokens_before = lru_cache(maxsize=256)(self._tokens_before_epoch)
         # Of the first example of a phase, which may be many epochs ago.
         self._first_token = lru_cache(maxsize=None)(self._token_of)
@@ -66,7 +69,7 @@ class Order:
         for epoch in epochs:
             first = self._mixture.num_before(epoch)
             parts.append(self._mixture.order(epoch)[max(0, begin - first) : end - first])
-        return np.concatenate(parts)
+        return np.concatenate(parts, dtype=np.int64)
 
     def num_before(self, step: int) -> int:
         """Return the number of examples in the stream before a step."""
@@ -77,11 +80,11 @@ class Order:
             return phase.first_example + size
         return self._example_at(self._first_token(phase.first_example) + size)
 
-    def total(self, values: NDArray[np.int64], step: int) -> int:
+    def total(self, values: NDArray[np.integer], step: int) -> int:
         """Return the sum of a value (N,) per example over all examples before a step."""
         return sum(self.totals(values, step))
 
-    def totals(self, values: NDArray[np.int64], step: int) -> list[int]:
+    def totals(self, values: NDArray[np.integer], step: int) -> list[int]:
         """Return the sums of `total` by file, (F,)."""
         return self._mixture.totals(values, self.num_before(step))
 
@@ -120,7 +123,12 @@ class Order:
     def _token_of(self, example: int) -> int:
         """Return the number of tokens in the stream before one of its examples."""
         epoch, place = self._mixture.locate(example)
-        return self._tokens_before(epoch) + (int(self._starts(epoch)[place]) if place else 0)
+        block = place // _BLOCK
+        before = self._tokens_before(epoch)
+        if place:
+            before += int(self._block_starts(epoch)[block])
+            before += int(self._epoch_lengths(epoch, block)[: place % _BLOCK].sum())
+        return before
 
     def _example_at(self, token: int) -> int:
         """Return the first example of the stream with at least ``token`` tokens before it."""
@@ -129,19 +137,29 @@ class Order:
         low = max(0, (token - self._num_tokens) * size.denominator // size.numerator)
         high = (token + self._num_tokens) * size.denominator // size.numerator + 2
         epoch = low - 1 + bisect_right(range(low, high), token, key=self._tokens_before)
-        place = np.searchsorted(self._starts(epoch), token - self._tokens_before(epoch))
-        return self._mixture.num_before(epoch) + int(place)
+        rest = token - self._tokens_before(epoch)
+        starts = self._block_starts(epoch)
+        block = max(0, int(np.searchsorted(starts, rest)) - 1)
+        ends = starts[block] + np.cumsum(self._epoch_lengths(epoch, block))
+        place = 0 if rest == 0 else int(np.searchsorted(ends, rest)) + 1
+        return self._mixture.num_before(epoch) + block * _BLOCK + place
 
     def _tokens_before_epoch(self, epoch: int) -> int:
         return sum(self._mixture.totals(self._lengths, self._mixture.num_before(epoch)))
 
-    def _epoch_starts(self, epoch: int) -> NDArray[np.int64]:
-        """Return the token at which each example of the epoch begins, in the order of the epoch."""
-        lengths = self._lengths[self._mixture.order(epoch)]
-        return np.cumsum(lengths) - lengths
+    def _epoch_lengths(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """Return the lengths of a block of examples of the epoch, in its order."""
+        examples = self._mixture.order(epoch)[block * _BLOCK : (block + 1) * _BLOCK]
+        return np.asarray(self._lengths[examples], np.int64)
+
+    def _starts_of_blocks(self, epoch: int) -> NDArray[np.int64]:
+        """Return the token at which each block of examples of the epoch begins."""
+        num_blocks = -(-self._epoch_size(epoch) // _BLOCK)
+        sizes = [int(self._epoch_lengths(epoch, block).sum()) for block in range(num_blocks)]
+        return np.cumsum([0, *sizes])[:-1]
 
 
-def share_of(lengths: NDArray[np.int64], rank: int, size: int) -> NDArray[np.int64]:
+def share_of(lengths: NDArray[np.integer], rank: int, size: int) -> NDArray[np.int64]:
     """Return the places of a rank's examples, ascending, of those of a step with ``lengths`` (n,).
 
     The longest example goes to the rank with the fewest tokens so far, and so on. So the tokens of

@@ -7,6 +7,7 @@ from typing import TypedDict
 import numpy as np
 
 from convo_cli.config.schema import DataConfig
+from convo_cli.tokens.columns import blocks_of
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.store import TokenStore
 
@@ -23,16 +24,6 @@ class FileShare(TypedDict):
     """Its part of the tokens of all steps."""
 
 
-def parts_of(store: TokenStore) -> list[tuple[int, int]]:
-    """Return file and number of examples of each stretch of examples from one file.
-
-    A file that an old config lists twice may have two.
-    """
-    files = store.dialogues["file"][store.dialogue_of]
-    ends = np.flatnonzero(np.diff(files, append=-2)) + 1
-    return list(zip(files[ends - 1].tolist(), np.diff(ends, prepend=0).tolist(), strict=True))
-
-
 def file_shares(
     data: DataConfig, store: TokenStore, order: Order, num_steps: int
 ) -> tuple[FileShare, ...]:
@@ -40,13 +31,13 @@ def file_shares(
     if data.weights == (1,):
         return ()
     num = len(data.train)
-    files, tokens = store.dialogues["file"], store.dialogues["num_tokens"]
-    num_dialogues = np.bincount(files[tokens > 0], minlength=num)
-    num_tokens = np.zeros(num, np.int64)
-    np.add.at(num_tokens, files, tokens)
+    num_dialogues, num_tokens = np.zeros((2, num), np.int64)
+    for _, records in blocks_of(store.dialogues):
+        np.add.at(num_dialogues, records["file"], records["num_tokens"] > 0)
+        np.add.at(num_tokens, records["file"], records["num_tokens"])
     of_steps = [0] * num
     for (file, _), total in zip(
-        parts_of(store), order.totals(store.lengths, num_steps), strict=True
+        store.file_stretches, order.totals(store.lengths, num_steps), strict=True
     ):
         of_steps[file] += total
     return tuple(

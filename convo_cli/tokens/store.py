@@ -1,41 +1,34 @@
 """Token store: encoded examples in flat arrays, which training reads instead of dialogues.
 
 The arrays of a few dialogues are built in memory, those of many are appended to files. A store that
-is opened from files has only the numbers per example and per dialogue in memory, and reads tokens
-when needed. Files are not mapped, because a read from a truncated mapped file ends the process with
-SIGBUS.
+is opened from files has only two numbers per example in memory, 8 bytes, and reads the tokens and
+the records of the dialogues when needed.
 """
 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.fingerprint import fingerprint
-from convo_cli.errors import CheckpointError
+from convo_cli.tokens import columns
+from convo_cli.tokens.columns import Column, Opener, blocks_of
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """Target kinds of tokens; train_on and the curriculum decide whether user targets count."""
 
-Opener: TypeAlias = Callable[[str, int], int]
-"""Opens a path with flags, like `os.open`."""
-
 _COUNTED = 1 << 20  # tokens counted at once
-_READS_PER_CHECK = 32
-"""Reads per check for writes in place; a check costs as much as a read.
-
-Every read notices a truncated file.
-"""
+_INDEXED = 256
+"""Examples between two of which the place is known; that of the others is a sum of lengths."""
 _DIALOGUE = np.dtype(
     [
         ("file", "<i4"),
@@ -78,65 +71,15 @@ class Encoded:
 LEFT_OUT = Encoded((), 0)
 
 
-class FileColumn:
-    """Numbers in a file, read by slices; CheckpointError if the file changed since it was opened.
-
-    A change that resets the time of the last change is not noticed.
-    """
-
-    def __init__(self, path: Path, dtype: np.dtype[Any], opener: Opener = os.open) -> None:
-        self._path, self._dtype = path, dtype
-        self._file = opener(str(path), os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        self._state = self._read_state()
-        self._num_reads = 0
-        self._length, rest = divmod(self._state[0], dtype.itemsize)
-        if rest:
-            size = f"{self._state[0]:,} bytes"
-            raise self._error(f"the size is not a multiple of {dtype.itemsize} bytes ({size})")
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, part: slice) -> NDArray[Any]:
-        begin, end, _ = part.indices(self._length)
-        size = (end - begin) * self._dtype.itemsize
-        self._num_reads += 1
-        try:
-            data = os.pread(self._file, size, begin * self._dtype.itemsize)
-            if len(data) != size or (
-                self._num_reads % _READS_PER_CHECK == 0 and self._read_state() != self._state
-            ):
-                sizes = f"{self._state[0]:,} bytes before, now {self._read_state()[0]:,}"
-                raise self._error(f"the file changed while it was in use ({sizes})")
-        except OSError as error:
-            raise self._error(f"the file cannot be read ({error.strerror})") from error
-        return np.frombuffer(data, self._dtype)
-
-    def _read_state(self) -> tuple[int, int]:
-        status = os.fstat(self._file)
-        return status.st_size, status.st_mtime_ns
-
-    def _error(self, what: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self._path}: {what}",
-            hint="start again, or `convo resume RUN_DIR` if the run has begun; the file is then "
-            "checked and created again",
-        )
-
-
-_Tokens: TypeAlias = NDArray[Any] | FileColumn
-
-
 @dataclass(frozen=True)
 class TokenStore:
-    """N examples of D dialogues in flat arrays; ``offsets[i]:offsets[i + 1]`` is example i."""
+    """N examples of D dialogues in flat arrays; the tokens of the examples follow each other."""
 
-    input_ids: _Tokens
-    targets: _Tokens
-    offsets: NDArray[np.int64]  # (N + 1,)
-    dialogue_of: NDArray[np.int64]  # (N,) the dialogue of each example
-    dialogues: NDArray[np.void]
+    input_ids: Column
+    targets: Column
+    lengths: NDArray[np.int32]  # (N,) tokens of each example
+    dialogue_of: NDArray[np.int32]  # (N,) the dialogue of each example
+    dialogues: Column
     """(D,) records: file (the index of its name), line, fingerprint, num_tokens and is_split."""
 
     @classmethod
@@ -149,7 +92,7 @@ class TokenStore:
         """
         ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
         targets: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
-        lengths, dialogue_of, dialogues = [0], list[int](), list[tuple[int, int, int, int, bool]]()
+        lengths, dialogue_of, dialogues = list[int](), list[int](), list[tuple[Any, ...]]()
         number_of = {file: number for number, file in enumerate(files)}
         for dialogue, one in encoded:
             for example in one.examples:
@@ -163,8 +106,8 @@ class TokenStore:
         return cls(
             np.concatenate(ids),
             np.concatenate(targets),
-            np.cumsum(lengths, dtype=np.int64),
-            np.array(dialogue_of, np.int64),
+            np.array(lengths, np.int32),
+            np.array(dialogue_of, np.int32),
             np.array(dialogues, _DIALOGUE),
         )
 
@@ -172,23 +115,42 @@ class TokenStore:
     def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
         """Open the files of `write`; an example is read from them when it is needed.
 
-        Their content is not checked here: see `convo_cli.tokens.store_check`.
+        CheckpointError if the places of the examples are impossible. Else their content is not
+        checked here: see `convo_cli.tokens.store_check`.
         """
-        input_ids, targets = (
-            FileColumn(folder / name, dtype, opener) for name, dtype in _TOKENS.items()
+        files = {
+            name: columns.FileColumn(folder / name, dtype, opener)
+            for name, dtype in (_TOKENS | _COLUMNS).items()
+        }
+        return cls(
+            files["input_ids"],
+            files["targets"],
+            columns.read_lengths(files["offsets"], len(files["input_ids"])),
+            columns.read_compact(files["dialogue_of"]),
+            files["dialogues"],
         )
-        columns = (
-            np.array(FileColumn(folder / name, dtype, opener)[:])
-            for name, dtype in _COLUMNS.items()
-        )
-        return cls(input_ids, targets, *columns)
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.lengths)
 
     def __getitem__(self, index: int) -> Example:
-        part = slice(self.offsets[index], self.offsets[index + 1])
+        block = index // _INDEXED
+        before = self.lengths[block * _INDEXED : index].sum(dtype=np.int64)
+        begin = int(self._block_starts[block] + before)
+        part = slice(begin, begin + int(self.lengths[index]))
         return Example(self.input_ids[part], self.targets[part])
+
+    @cached_property
+    def _block_starts(self) -> NDArray[np.int64]:
+        """Return the tokens before each block of examples."""
+        blocks = np.arange(0, len(self), _INDEXED)
+        sizes = np.add.reduceat(self.lengths, blocks, dtype=np.int64)
+        return np.asarray(np.cumsum(sizes) - sizes)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Return the first token of each example and the end of the last, (N + 1,); large."""
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     @property
     def num_tokens(self) -> int:
@@ -204,24 +166,64 @@ class TokenStore:
         """Return the number of dialogues with a turn that was cut."""
         return int(np.count_nonzero(self.dialogues["is_split"]))
 
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:  # (N,)
-        return np.diff(self.offsets)
+    @property
+    def kept_fingerprints(self) -> NDArray[np.uint64]:
+        """Return the fingerprint of each dialogue that is not left out."""
+        blocks = (
+            records["fingerprint"][records["num_tokens"] > 0]
+            for _, records in blocks_of(self.dialogues)
+        )
+        return np.concatenate([np.empty(0, np.uint64), *blocks])
 
-    def targets_per_example(self, kind: int) -> NDArray[np.int64]:
+    @cached_property
+    def file_stretches(self) -> list[tuple[int, int]]:
+        """Return file and number of examples of each stretch of examples from one file.
+
+        A file that an old config lists twice may have two.
+        """
+        found: list[tuple[int, int]] = []
+        for begin, records in blocks_of(self.dialogues):
+            own = self.examples_between(begin, begin + len(records))
+            files = records["file"][self.dialogue_of[own.start : own.stop] - begin]
+            ends = np.flatnonzero(np.diff(files, append=-2)) + 1
+            for file, size in zip(files[ends - 1].tolist(), np.diff(ends, prepend=0), strict=True):
+                before = found.pop()[1] if found and found[-1][0] == file else 0
+                found.append((file, before + int(size)))
+        return found
+
+    def files_of(self, examples: NDArray[np.integer] | int) -> NDArray[np.int64]:
+        """Return the number of the file of each of these examples."""
+        files, sizes = np.array(self.file_stretches).T
+        return np.asarray(files[np.searchsorted(np.cumsum(sizes), examples, side="right")])
+
+    def examples_between(self, begin: int, end: int) -> range:
+        """Return the examples of the dialogues from ``begin`` to before ``end``."""
+        # A needle of another type would convert the whole array.
+        return range(*map(int, np.searchsorted(self.dialogue_of, np.array([begin, end], np.int32))))
+
+    def token_blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Yield parts of the examples and of their tokens; each but a long example is bounded."""
+        first = token = 0
+        while first < len(self):
+            ends = np.cumsum(self.lengths[first : first + _COUNTED // 16], dtype=np.int64)
+            num = max(1, int(np.searchsorted(ends, _COUNTED, side="right")))
+            size = int(ends[num - 1])
+            yield slice(first, first + num), slice(token, token + size)
+            first, token = first + num, token + size
+
+    def targets_per_example(self, kind: int) -> NDArray[np.int32]:
         """Return the number of targets of this kind, (N,); a store in files is read in parts."""
-        before = np.zeros(len(self) + 1, np.int64)  # targets before each offset
-        num_targets = 0
-        for begin in range(0, len(self.targets), _COUNTED):
-            counts = np.cumsum(self.targets[begin : begin + _COUNTED] == kind)
-            first, stop = np.searchsorted(self.offsets, [begin + 1, begin + len(counts) + 1])
-            before[first:stop] = num_targets + counts[self.offsets[first:stop] - begin - 1]
-            num_targets += int(counts[-1])
-        return np.diff(before)
+        counts = np.zeros(len(self), np.int32)
+        for examples, tokens in self.token_blocks():
+            starts = np.cumsum(self.lengths[examples]) - self.lengths[examples]
+            is_counted = (self.targets[tokens] == kind).view(np.uint8)
+            counts[examples] = np.add.reduceat(is_counted, starts, dtype=np.int32)
+        return counts
 
     def num_targets(self, kind: int) -> int:
         """Return the number of targets of this kind in all examples."""
-        return int(self.targets_per_example(kind).sum())
+        blocks = (self.targets[tokens] for _, tokens in self.token_blocks())
+        return sum(int(np.count_nonzero(block == kind)) for block in blocks)
 
     def where(self, index: int, files: Sequence[str]) -> str:
         """Return the file and line of dialogue ``index``; ``files`` are those given to `build`."""
@@ -241,7 +243,8 @@ def write(parts: Iterable[TokenStore], folder: Path) -> None:
             files["input_ids"].write(part.input_ids[:].tobytes())
             files["targets"].write(part.targets[:].tobytes())
             files["offsets"].write((part.offsets[1:] + num_tokens).tobytes())
-            files["dialogue_of"].write((part.dialogue_of + num_dialogues).tobytes())
-            files["dialogues"].write(part.dialogues.tobytes())
+            of = part.dialogue_of.astype(np.int64) + num_dialogues
+            files["dialogue_of"].write(of.tobytes())
+            files["dialogues"].write(part.dialogues[:].tobytes())
             num_tokens += part.num_tokens
             num_dialogues += len(part.dialogues)

@@ -41,7 +41,6 @@ from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
-from convo_cli.tokens.shares import parts_of
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
@@ -217,7 +216,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     progress, length = beginning.progress, training.length
     phases = progress.phases or (Phase.of(training),)
     weights = config.data.weights
-    parts = [(size, weights[file]) for file, size in parts_of(data.train)]
+    parts = [(size, weights[file]) for file, size in data.train.file_stretches]
     order = Order(data.train.lengths, config.seed, phases, parts)
     order = order.resumed(progress.step, training)
     with inputs.world.after_first():

@@ -107,7 +107,7 @@ class _NewRun:
     def fill(self, aside: RunDirectory) -> None:
         """Write the run with its checkpoint 0 into a folder, and read the checkpoint back."""
         write_provenance(aside, self.info)
-        record_training_dialogues(aside, self.parts.data.trained_fingerprints, aside, self.emit)
+        record_training_dialogues(aside, self.parts.data.train.kept_fingerprints, aside, self.emit)
         begin("saving the first checkpoint", self.emit)
         save_step(aside, self.parts, self.state, {}, ignore)
         copy_tokenizer(aside, aside.checkpoint(0))

@@ -87,7 +87,7 @@ def test_a_run_whose_end_token_is_masked_is_flagged(config, monkeypatch):
         store = data.train
         is_end = np.isin(store.input_ids[:], encoder.stop_ids)
         targets = np.where(is_end, np.uint8(NO_TARGET), store.targets[:])
-        columns = (store.offsets, store.dialogue_of, store.dialogues)
+        columns = (store.lengths, store.dialogue_of, store.dialogues)
         return replace(data, train=TokenStore(store.input_ids[:], targets, *columns))
 
     monkeypatch.setattr(build, "prepare_data", masked)

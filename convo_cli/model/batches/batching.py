@@ -60,7 +60,7 @@ class Batching:
             return loss.pack(examples, target_kinds)
         return loss.pad(examples, target_kinds, self.pad_id)
 
-    def split(self, lengths: NDArray[np.int64], most: int) -> list[slice]:
+    def split(self, lengths: NDArray[np.integer], most: int) -> list[slice]:
         """Cut examples of these ascending lengths into forward passes of at most ``most`` examples.
 
         Padded passes are also cut where padding to one width would cost more than another pass.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import writing
 from convo_cli.storage.files import UnsafeFileError, read_file
+from convo_cli.tokens.columns import blocks_of, is_among
 
 _FORMAT = b"convo-trained-1\n"
 _HASH = np.dtype("S16")
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_BLOCK = 2**16  # fingerprints hashed at once
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,25 @@ class TrainingDialogues:
 
     def count(self, fingerprints: NDArray[np.uint64]) -> int:
         """Return how many of these dialogues the run was trained on; repeated ones count again."""
-        blocks = (fingerprints[k : k + _BLOCK] for k in range(0, len(fingerprints), _BLOCK))
-        return sum(int(np.isin(_hashes(block, self.key), self.hashes).sum()) for block in blocks)
+        return sum(
+            int(np.count_nonzero(is_among(_hashes(block, self.key), self.hashes)))
+            for _, block in blocks_of(fingerprints)
+        )
 
     def with_more(self, fingerprints: NDArray[np.uint64]) -> TrainingDialogues:
         """Return these dialogues and those with the given fingerprints."""
-        more = _hashes(np.unique(fingerprints), self.key)
-        return TrainingDialogues(self.key, np.union1d(self.hashes, more).astype(_HASH))
+        hashes = np.empty(len(self.hashes) + len(fingerprints), _HASH)
+        hashes[: len(self.hashes)] = self.hashes
+        num = len(self.hashes)
+        for _, block in blocks_of(fingerprints):
+            more = _hashes(block, self.key)
+            more = more[~is_among(more, self.hashes)]
+            hashes[num : num + len(more)] = more
+            num += len(more)
+        hashes = hashes[:num]
+        hashes.sort()  # in place, like all of this: `numpy.union1d` needs five times the memory
+        is_first = np.append(True, hashes[1:] != hashes[:-1])[:num]
+        return TrainingDialogues(self.key, hashes if is_first.all() else hashes[is_first])
 
 
 def record_training_dialogues(
@@ -68,10 +81,10 @@ def record_training_dialogues(
     is_complete = known is not None and len(now.hashes) == len(known.hashes)
     if is_complete and earlier.path == run.path:
         return
-    parts = (_FORMAT, now.key, now.hashes.tobytes())
+    blocks = (block.tobytes() for _, block in blocks_of(now.hashes))
     digest = hashlib.sha256()
     with writing(run.training_dialogues) as file:
-        for part in parts:
+        for part in chain((_FORMAT, now.key), blocks):
             digest.update(part)
             file.write(part)
         file.write(digest.digest())

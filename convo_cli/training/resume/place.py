@@ -25,7 +25,7 @@ def rewind(run: RunDirectory, point: ResumePoint, emit: Emit) -> None:
     for step in point.found.later:
         remove_directory(run.checkpoint(step), below=run.path)
     write_provenance(run, point.info)
-    record_training_dialogues(run, point.parts.data.trained_fingerprints, run, emit)
+    record_training_dialogues(run, point.parts.data.train.kept_fingerprints, run, emit)
     if copy_tokenizer(run, point.found.path):
         source = point.found.path.name
         emit(Notice(f"{run.tokenizer} and {run.dialogue.name} were restored from {source}"))
@@ -53,7 +53,7 @@ def forked(
             is_evaluated=point.state.is_evaluated,
             evaluations=point.evaluations,
         )
-        record_training_dialogues(aside, point.parts.data.trained_fingerprints, parent, emit)
+        record_training_dialogues(aside, point.parts.data.train.kept_fingerprints, parent, emit)
 
     with begun(fork, fill):
         yield

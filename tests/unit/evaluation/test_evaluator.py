@@ -74,6 +74,7 @@ def test_the_loss_of_each_file_is_that_of_its_dialogues(
     make_evaluator, model, encoder, sample_dialogues
 ):
     store = encoded(encoder, sample_dialogues[:8])
+    assert isinstance(store.dialogues, np.ndarray)
     store.dialogues["file"] = [0, 0, 0, 2, 2, 2, 2, 2]
     whole = make_evaluator(store=store, num_files=3, dialogues=())(model, step=0)
     alone = [

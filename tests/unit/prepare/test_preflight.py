@@ -77,7 +77,7 @@ def test_an_end_token_that_is_not_a_target_is_found(make_encoder, train_on):
     store = encode(encoder, dialogues, train_on)
     masked = np.where(store.input_ids == encoder.pad_id, NO_TARGET, store.targets)
     masked[: len(store[0].targets)] = store[0].targets
-    broken = TokenStore(store.input_ids, masked, store.offsets, store.dialogue_of, store.dialogues)
+    broken = TokenStore(store.input_ids, masked, store.lengths, store.dialogue_of, store.dialogues)
     assert check(encoder, dialogues, broken, train_on) == [("end-not-trained", 2)]
 
 

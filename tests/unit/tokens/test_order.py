@@ -9,7 +9,6 @@ from convo_cli.config.schema import TrainingConfig
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
-from convo_cli.tokens.shares import parts_of
 from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore
 
 
@@ -117,4 +116,4 @@ def test_the_parts_of_a_store_are_its_files_in_order_without_those_that_have_no_
         (Dialogue((Turn("user", "-"),), 1, file), LEFT_OUT if file == "c" else example)
         for file in "aaacbda"
     ]
-    assert parts_of(TokenStore.build(encoded, files)) == [(0, 3), (1, 1), (3, 1), (0, 1)]
+    assert TokenStore.build(encoded, files).file_stretches == [(0, 3), (1, 1), (3, 1), (0, 1)]

@@ -108,11 +108,10 @@ def test_the_arrays_have_small_types_and_are_read_only(opened):
         example.input_ids[0] = 5
 
 
-def test_a_store_in_files_has_only_numbers_per_example_and_dialogue_in_memory(opened):
+def test_a_store_in_files_has_only_eight_bytes_per_example_in_memory(opened):
     in_memory = [name for name, column in vars(opened).items() if isinstance(column, np.ndarray)]
-    assert in_memory == ["offsets", "dialogue_of", "dialogues"]
-    per_dialogue = sum(getattr(opened, name).itemsize for name in in_memory)
-    assert per_dialogue < 100
+    assert in_memory == ["lengths", "dialogue_of"]
+    assert sum(getattr(opened, name).itemsize for name in in_memory) == 8
 
 
 @pytest.mark.parametrize("name", ["input_ids", "targets"])
