@@ -7,9 +7,9 @@ from typing import TypedDict
 import numpy as np
 
 from convo_cli.config.schema import DataConfig
-from convo_cli.tokens.columns import blocks_of
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.store import TokenStore
+from convo_cli.tokens.store_columns import blocks_of
 
 
 class FileShare(TypedDict):

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.fingerprint import fingerprint
-from convo_cli.tokens import columns
-from convo_cli.tokens.columns import Column, Opener, blocks_of
+from convo_cli.tokens import store_columns
+from convo_cli.tokens.store_columns import Column, Opener, blocks_of
 
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """Target kinds of tokens; train_on and the curriculum decide whether user targets count."""
@@ -119,14 +119,14 @@ class TokenStore:
         checked here: see `convo_cli.tokens.store_check`.
         """
         files = {
-            name: columns.FileColumn(folder / name, dtype, opener)
+            name: store_columns.FileColumn(folder / name, dtype, opener)
             for name, dtype in (_TOKENS | _COLUMNS).items()
         }
         return cls(
             files["input_ids"],
             files["targets"],
-            columns.read_lengths(files["offsets"], len(files["input_ids"])),
-            columns.read_compact(files["dialogue_of"]),
+            store_columns.read_lengths(files["offsets"], len(files["input_ids"])),
+            store_columns.read_compact(files["dialogue_of"]),
             files["dialogues"],
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from convo_cli.errors import CheckpointError
-from convo_cli.tokens.columns import blocks_of
 from convo_cli.tokens.store import USER_TARGET, TokenStore
+from convo_cli.tokens.store_columns import blocks_of
 
 
 def require_valid_store(

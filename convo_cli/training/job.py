@@ -97,7 +97,7 @@ class RunJob(Job):
                 store.lengths[chosen[own]], training.micro_batch_size or len(chosen)
             )
         ]
-        self._by_file.begin(store.dialogues["file"][store.dialogue_of[chosen]], num_targets, own)
+        self._by_file.begin(store.files_of(chosen), num_targets, own)
         self._flops = sum(map(self._count_flops, batches))
         if parts.execution.sharding == "full":
             batches += self._empty_passes(examples, len(batches))

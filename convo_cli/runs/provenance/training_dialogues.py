@@ -26,7 +26,7 @@ from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import writing
 from convo_cli.storage.files import UnsafeFileError, read_file
-from convo_cli.tokens.columns import blocks_of, is_among
+from convo_cli.tokens.store_columns import blocks_of, is_among
 
 _FORMAT = b"convo-trained-1\n"
 _HASH = np.dtype("S16")
