@@ -32,6 +32,15 @@ def all_or_number(value: Any) -> int:
         raise typer.BadParameter("give a whole number, such as 100, or all") from None
 
 
+def place_of_model(value: str | None) -> str | None:
+    """Return a folder or hub id; UsageError if it is neither."""
+    from convo_cli.cli.given_paths import require_pretrained
+
+    if value is not None:
+        require_pretrained(value)
+    return value
+
+
 def complete_setting(incomplete: str) -> Iterator[tuple[str, str]]:
     """Yield the config keys that begin with a text, for the completion of `--set`."""
     from convo_cli.config.keys import config_keys
@@ -101,6 +110,16 @@ LoadOption = Annotated[
         help="Checkpoint of a run directory: the newest, or the best by validation loss or metric. "
         "Default: loss if the run was evaluated, else last.",
         autocompletion=complete_load,
+    ),
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="PATH",
+        callback=place_of_model,
+        help="Where the base of an adapter (model.lora) is now, if it was moved; its files must be "
+        "the same.",
     ),
 ]
 ReasoningOption = Annotated[

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit
 from convo_cli.export.exporting import TEMPLATE_FILE, Format
 from convo_cli.export.proof import Receipt, verify_export
-from convo_cli.model.adapters.adapter_files import find_base, write_adapter_config
-from convo_cli.model.adapters.lora import adapter_of
+from convo_cli.model.adapters.adapter_files import find_base, write_adapter
+from convo_cli.model.adapters.lora import adapter_of, base_folder_of
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.loading import load_model
 from convo_cli.storage.foreign_files import ADAPTER_CONFIG, remove_foreign_entries
@@ -54,7 +55,9 @@ def _write(files: Sequence[Path], original: Generator, folder: Path, _: Emit) ->
     for file in files:
         if file.name != ADAPTER_CONFIG:
             shutil.copyfile(file, folder / file.name)
-    write_adapter_config(adapter.config, folder)
+    base = adapter.base
+    public = base.model_copy(update={"source": base.source if base.commit else None})
+    write_adapter(adapter.model_copy(update={"base": public}), folder)
     original.model.generation_config.save_pretrained(folder)
     remove_foreign_entries(folder)
     chat_template = original.encoder.template.chat_template
@@ -69,7 +72,8 @@ def _verify(folder: Path, original: Generator, _: Emit) -> Receipt:
     checkpoint = original.folder
     assert adapter is not None, "checked before"
     assert checkpoint is not None, "an export has a source"
-    files = find_base(checkpoint, adapter.base)
+    place = PretrainedModel(str(base_folder_of(original.model)), None)
+    files = find_base(checkpoint, adapter.base, place)
     base: Any = load_model(str(files.path))
     files.require_unchanged()
     base.resize_token_embeddings(adapter.base.num_embeddings, mean_resizing=False)

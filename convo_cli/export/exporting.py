@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convo_cli import __version__
+from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.events import Emit, Notice
 from convo_cli.export.proof import Receipt
@@ -24,7 +25,7 @@ from convo_cli.model.create import num_embeddings
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.model.loading import load_model, save_model
-from convo_cli.model.open import generation_defaults
+from convo_cli.model.open import generation_defaults, place_of_base
 from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.loaded import LoadedCheckpoint, find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
@@ -86,17 +87,36 @@ class Exported:
 
 
 def export_checkpoint(
-    source: Path, out: Path, form: Format, *, force: bool, emit: Emit, which: Which | None = None
+    source: Path,
+    out: Path,
+    form: Format,
+    *,
+    force: bool,
+    emit: Emit,
+    which: Which | None = None,
+    base: str | None = None,
 ) -> Exported:
     """Export a run's checkpoint, a checkpoint or an export as a new folder.
 
-    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`, and
+    ``base`` is the place of an adapter's base.
     """
     require_writable(out, force=force)
-    return load_from(source, emit, lambda opened: _export(opened, source, out, form, emit), which)
+
+    def export(opened: Snapshot) -> Exported:
+        return _export(opened, source, out, form, emit, place_of_base(opened.path, base, emit))
+
+    return load_from(source, emit, export, which)
 
 
-def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit) -> Exported:
+def _export(
+    opened: Snapshot,
+    source: Path,
+    out: Path,
+    form: Format,
+    emit: Emit,
+    base: PretrainedModel | None,
+) -> Exported:
     folder = opened.path
     if loaded := find_loaded(folder):
         emit(Notice(loaded.describe(is_selected=folder != source)))
@@ -121,7 +141,7 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
             )
     if spiece and not read_spiece(folder, str(folder)):
         files.remove(spiece)  # of another format
-    original = Generator(load_model(str(folder)), encoder, folder)
+    original = Generator(load_model(str(folder), base=base), encoder, folder)
     set_generation_defaults(original.model, encoder, generation_defaults(original))
     optimizer = folder.glob("optimizer*.safetensors*")
     expected = {*files, *optimizer, *(folder / name for name in _REPLACED)}
@@ -131,7 +151,7 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
 
     def fill(aside: Path) -> None:
         if has_adapter and form.merges:
-            with _merged(files, original, aside) as (whole, merged):
+            with _merged(files, original, aside, base) as (whole, merged):
                 form.write(whole, merged, aside, emit)
         else:
             form.write(files, original, aside, emit)
@@ -162,12 +182,12 @@ def _export(opened: Snapshot, source: Path, out: Path, form: Format, emit: Emit)
 
 @contextmanager
 def _merged(
-    files: Sequence[Path], original: Generator, aside: Path
+    files: Sequence[Path], original: Generator, aside: Path, base: PretrainedModel | None
 ) -> Iterator[tuple[list[Path], Generator]]:
     """Yield the files and the model of a checkpoint whose adapter is merged into its base."""
     folder = original.folder
     assert folder is not None, "an export has a source"
-    model = load_model(str(folder))
+    model = load_model(str(folder), base=base)
     merge_adapter(model)
     model.generation_config = original.model.generation_config
     whole = aside / "merged"
@@ -184,7 +204,7 @@ def described_base(model: PreTrainedModel) -> str:
     if (adapter := adapter_of(model)) is None:
         return ""
     base = adapter.base
-    if base.commit is not None:
+    if base.commit is not None and base.source is not None:
         return f"{as_code(base.source)} at commit {as_code(base.commit)}"
     files = (f"{as_code(name)} {digest}" for name, digest in sorted(base.sha256.items()))
     return "the model with these files (SHA-256): " + ", ".join(files)

@@ -85,7 +85,7 @@ def _load_adapted(folder: Path, given: PretrainedModel | None) -> PreTrainedMode
     files = find_base(folder, read_adapter(folder).base, given)
     model = load_model(str(files.path))
     files.require_unchanged()
-    load_adapter(model, folder)
+    load_adapter(model, folder, files.path)
     if stated := read_generation_config(folder):
         model.generation_config = stated
     return model

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from convo_cli.config.schema import GenerationSettings
+from convo_cli.config.schema import GenerationSettings, PretrainedModel
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit, Notice
+from convo_cli.model.adapters.adapter_files import holds_adapter
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import context_length
 from convo_cli.model.create import require_rows
@@ -30,24 +31,33 @@ _DEFAULT_WINDOW = 2048  # for a foreign model that states no limit of its own
 
 
 def open_generator(
-    source: str, *, device: str, emit: Emit, which: Which | None = None
+    source: str,
+    *,
+    device: str,
+    emit: Emit,
+    which: Which | None = None,
+    base: str | None = None,
 ) -> Generator:
     """Load a model with the encoder that it was trained with.
 
-    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`, and
+    ``base`` is the place of an adapter's base.
 
     A folder without dialogue.json is a foreign Hugging Face model and uses its own chat template.
     """
     where = choose_device(device)
     folder = local_folder(source)
-    generator = load_from(folder, emit, lambda opened: _load(opened.path, source, emit), which)
+    generator = load_from(
+        folder, emit, lambda opened: _load(opened.path, source, emit, base), which
+    )
     if loaded := generator.loaded:
         emit(Notice(loaded.describe(is_selected=loaded.path != folder)))
     move(generator.model, where)
     return generator
 
 
-def _load(folder: Path, source: str, emit: Emit) -> Generator:
+def _load(folder: Path, source: str, emit: Emit, base: str | None) -> Generator:
+    place = place_of_base(folder, base, emit)
     loaded = find_loaded(folder)  # now, because training may delete the checkpoint later
     if (folder / DIALOGUE_FILE).exists():
         if not (folder / MANIFEST_FILE).exists():
@@ -57,7 +67,7 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
             )
             emit(Notice(message, is_warning=True))
         encoder = load_encoder(folder)
-        model = load_model(str(folder))
+        model = load_model(str(folder), base=place)
     else:
         model = load_model(str(folder))
         tokenizer = load_pretrained_tokenizer(str(folder))
@@ -74,6 +84,14 @@ def _load(folder: Path, source: str, emit: Emit) -> Generator:
         require_rows(model, encoder, source)
         require_causal(model, encoder)
     return Generator(model, encoder, folder, loaded)
+
+
+def place_of_base(folder: Path, base: str | None, emit: Emit) -> PretrainedModel | None:
+    """Return the place that `--base` gives, with a notice if the folder holds no adapter."""
+    if base is None or holds_adapter(folder):
+        return None if base is None else PretrainedModel(base, None)
+    emit(Notice(f"--base has no effect: {folder} holds a whole model"))
+    return None
 
 
 def generation_defaults(generator: Generator) -> GenerationSettings:

@@ -156,7 +156,8 @@ def _adapter(folder: Path) -> ModelError:
     of_base = f" of {_shown(base)}" if isinstance(base, str) and base else ""
     if (folder / ADAPTER_BASE).is_file():
         merged = typeable(free_name(Path(folder.name), "merged"))
-        hint = f"merge it into its model: convo export {typeable(folder)} {merged}"
+        where = "" if _json(folder / ADAPTER_BASE).get("source") else " --base PATH"
+        hint = f"merge it into its model: convo export {typeable(folder)} {merged}{where}"
     elif kind not in _MERGED:
         hint = f"adapters of type {_shown(kind)} cannot be merged; give a whole model"
     else:

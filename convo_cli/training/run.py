@@ -24,7 +24,7 @@ from convo_cli.runs.logs.final_scores import read_final_scores
 from convo_cli.runs.privacy import keep_private, run_sources
 from convo_cli.runs.provenance.data_files import DataFiles, with_hashed_data
 from convo_cli.runs.provenance.git import read_git
-from convo_cli.runs.provenance.movable import movable_config, movable_files
+from convo_cli.runs.provenance.movable import movable_base, movable_config, movable_files
 from convo_cli.runs.provenance.run_info import (
     RunInfo,
     make_run_info,
@@ -135,7 +135,7 @@ def _prepare(config: RunConfig, stop: StopRequest, emit: Emit, world: World) -> 
             movable_files(files, run),
             execution=parts.execution,
             git=read_git(Path()),
-            base_model=base_model,
+            base_model=movable_base(base_model, run),
             max_steps=parts.max_steps,
         )
         state.run_id = info.run_id

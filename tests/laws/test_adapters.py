@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import CheckpointError, ModelError
 from convo_cli.model.adapters.lora import adapter_of, merge_adapter
 from convo_cli.model.loading import load_model
+from convo_cli.training.sharding.fsdp import choose_sharding
+from convo_cli.world import World
 from tests.commands import make_workplace, run_here, run_process, settings, snapshot
 from tests.foreign import SIZE, byte_pairs, fast, save_foreign
 
@@ -152,9 +154,37 @@ def test_the_adapter_alone_is_opened_by_peft_and_names_no_local_path(workplace):
     assert exported.code == 0, exported.err
     for file in (workplace / "alone").iterdir():
         assert str(workplace).encode() not in file.read_bytes(), file.name
-    refused = run_here(workplace, "chat", "alone", stdin=b"Hello!\n")
-    assert refused.code == 2
-    assert "an adapter" in refused.err
+
+
+def test_an_exported_adapter_is_opened_with_the_place_of_its_base(workplace):
+    """It names no place; the files there must have the hashes of the base."""
+    exported = run_here(
+        workplace, "export", "runs/whole", "alone", "--format", "adapter", "--force"
+    )
+    assert exported.code == 0, exported.err
+    chat = ("--temperature", 0)
+    missing = run_here(workplace, "chat", "alone", *chat, stdin=b"Hello!\n")
+    assert (missing.code, missing.err.count("error: ")) == (2, 1)
+    assert "hint: say where the model is: --base PATH" in missing.err
+    save_foreign(workplace / "other", "gpt2", tokenizer(), SIZES["gpt2"] | {"n_layer": 1})
+    for place, code in (("other", 6), ("nowhere/at/all", 2)):
+        wrong = run_here(workplace, "chat", "alone", "--base", place, *chat, stdin=b"Hello!\n")
+        assert (wrong.code, wrong.err.count("error: ")) == (code, 1), wrong.err
+    opened = run_here(workplace, "chat", "alone", "--base", "base", *chat, stdin=b"Hello!\n")
+    of_run = run_here(workplace, "chat", "runs/whole", *chat, stdin=b"Hello!\n")
+    assert (opened.code, opened.out) == (0, of_run.out), opened.err
+    as_base = run_here(
+        workplace, "train", "config.yaml", *LORA, *settings("model.pretrained=alone", "name=bad")
+    )
+    assert as_base.code == 2
+    assert "convo export alone alone-merged --base PATH" in as_base.err
+    merged = run_here(workplace, "export", "alone", "alone-merged", "--base", "base", "--force")
+    assert merged.code == 0, merged.err
+    whole = run_here(
+        workplace, "evaluate", "alone-merged", "valid.jsonl", "--base", "base", "--replies", 0
+    )
+    assert whole.code == 0, whole.err
+    assert "--base has no effect: alone-merged holds a whole model" in whole.err
 
 
 def test_a_dry_run_counts_what_is_trained_and_leaves_no_run(one):
@@ -198,11 +228,44 @@ def test_a_moved_base_is_found_by_its_hashes_and_another_one_is_refused(one, tmp
         wrong = run_here(folder, "resume", "runs/whole", *settings("model.pretrained=other"))
         assert wrong.code == 6, wrong.err
         assert without_locks(folder) == before
+        for command in (("chat", "runs/whole"), ("evaluate", "runs/whole", "valid.jsonl"),
+                        ("export", "runs/whole", "out")):  # fmt: skip
+            given = run_here(folder, *command, "--base", "moved", stdin=b"Hello!\n")
+            assert given.code == 0, given.err
+            wrong = run_here(folder, *command, "--base", "other", stdin=b"Hello!\n")
+            assert wrong.code == (2 if "out" in command else 6), wrong.err
         found = run_here(folder, "resume", "runs/whole", *settings("model.pretrained=moved"))
         assert found.code == 0, found.err
         assert run_here(folder, "chat", "runs/whole", stdin=b"Hello!\n").code == 0
     finally:
         shutil.move(one / "away", one / "base")
+
+
+def test_a_run_and_its_base_are_moved_together(one, tmp_path):
+    """The path from one to the other is in run.json; the working folder is another one."""
+    shutil.copytree(one, tmp_path / "new")
+    (tmp_path / "base").mkdir()  # another folder with the name in the config
+    shutil.move(one / "base", one / "away")
+    try:
+        chat = run_here(tmp_path, "chat", "new/runs/whole", stdin=b"Hello!\n")
+        assert chat.code == 0, chat.err
+        longer = settings("training.max_steps=3")
+        resumed = run_here(tmp_path, "resume", "new/runs/whole", *longer)
+        assert resumed.code == 0, resumed.err
+    finally:
+        shutil.move(one / "away", one / "base")
+
+
+def test_an_adapter_is_not_sharded(one):
+    """Each device has the frozen weights, so `auto` does not shard them either."""
+    model = load_model(str(checkpoint(one, 2)))
+    world = World()
+    world.size = 2
+    assert choose_sharding("auto", model, world, lambda event: None) == "none"
+    with pytest.raises(
+        ModelError, match=r"training\.sharding: full cannot be used with model\.lora"
+    ):
+        choose_sharding("full", model, world, lambda event: None)
 
 
 @pytest.mark.parametrize(

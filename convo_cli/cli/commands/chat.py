@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convo_cli.cli.options import DeviceOption, JsonOption, LoadOption, QuietOption, within
+from convo_cli.cli.options import (
+    BaseOption,
+    DeviceOption,
+    JsonOption,
+    LoadOption,
+    QuietOption,
+    within,
+)
 from convo_cli.errors import UsageError
 from convo_cli.wording import counted
 
@@ -20,6 +27,7 @@ def chat(
         str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
     ],
     load: LoadOption = None,
+    base: BaseOption = None,
     system: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Instructions that come before the conversation."),
@@ -85,7 +93,7 @@ def chat(
     from convo_cli.model.open import generation_defaults, open_generator
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        generator = open_generator(model, device=device, emit=emit, which=load)
+        generator = open_generator(model, device=device, emit=emit, which=load, base=base)
         if max_new_tokens is not None:
             note_longest_reply(generator, max_new_tokens, emit)
     chosen = {

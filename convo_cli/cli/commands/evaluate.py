@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convo_cli.cli.options import (
+    BaseOption,
     DeviceOption,
     JsonOption,
     LoadOption,
@@ -51,6 +52,7 @@ class _Options:
     """False if the data is data.test of the run."""
     is_alone: bool
     """True for a single model."""
+    base: str | None
 
 
 def evaluate(
@@ -63,6 +65,7 @@ def evaluate(
         ),
     ],
     load: LoadOption = None,
+    base: BaseOption = None,
     replies: Annotated[
         int,
         typer.Option(
@@ -145,7 +148,7 @@ def evaluate(
         raise typer.Exit(code)
     start_bounded_process()
     options = _Options(
-        replies, max_new_tokens, device, chosen_devices, bool(files), len(models) == 1
+        replies, max_new_tokens, device, chosen_devices, bool(files), len(models) == 1, base
     )
     found = _score_all([(model, chosen[model]) for model in models], data_config, options, is_quiet)
     if not found:
@@ -213,7 +216,7 @@ def _score(
 
     try:
         generator = open_everywhere(
-            model, device=options.device, emit=emit, which=load, world=world
+            model, device=options.device, emit=emit, which=load, base=options.base, world=world
         )
         if options.num_replies:
             note_longest_reply(generator, options.max_new_tokens, emit)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convo_cli.cli.options import JsonOption, LoadOption, QuietOption
+from convo_cli.cli.options import BaseOption, JsonOption, LoadOption, QuietOption
 from convo_cli.errors import typeable
 from convo_cli.events import Emit, Notice
 
@@ -21,6 +21,7 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="The folder to create.")],
     load: LoadOption = None,
+    base: BaseOption = None,
     format: Annotated[  # noqa: A002  (the option's name)
         Literal["huggingface", "legacy", "adapter"],
         typer.Option(
@@ -55,7 +56,7 @@ def export(
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         exported = export_checkpoint(
-            source, out, FORMATS[format], force=force, emit=emit, which=load
+            source, out, FORMATS[format], force=force, emit=emit, which=load, base=base
         )
         _warn_if_less_private(exported, source, emit)
     with finished(f"the export itself is complete: {typeable(exported.out)}"):

@@ -24,7 +24,13 @@ _SAMPLE = 64  # values of each tensor that are compared
 
 
 def open_everywhere(
-    source: str, *, device: str, emit: Emit, which: Which | None, world: World
+    source: str,
+    *,
+    device: str,
+    emit: Emit,
+    which: Which | None,
+    world: World,
+    base: str | None = None,
 ) -> Generator:
     """Do what `open_generator` does in every process; an error in one is raised in all.
 
@@ -33,7 +39,7 @@ def open_everywhere(
 
     def load(path: str, which: Which | None) -> Generator:
         where = own_device(choose_device(device), world)
-        return open_generator(path, device=str(where), emit=emit, which=which)
+        return open_generator(path, device=str(where), emit=emit, which=which, base=base)
 
     generator = world.agreed(lambda: load(source, which))
     if world.size == 1:

@@ -15,7 +15,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from convo_cli.config.schema import PretrainedModel
-from convo_cli.errors import ChangedError, CheckpointError, ModelNotFoundError, UsageError
+from convo_cli.errors import (
+    ChangedError,
+    CheckpointError,
+    ModelNotFoundError,
+    UsageError,
+    typeable,
+)
 from convo_cli.model.tensor_files import reading
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.run_info import BaseModelFiles, read_base_model, read_run_info
@@ -67,8 +73,8 @@ class AdapterBase(_File):
     """base_model.json: the model that an adapter was trained on."""
 
     format: Literal[1] = 1
-    source: str
-    """Hub id, or the absolute path of the folder."""
+    source: str | None
+    """Hub id, or the absolute path of the folder; null for a folder in an export."""
     commit: str | None
     sha256: dict[str, str]
     """Hashes of its files by name."""
@@ -94,18 +100,13 @@ class Adapter(_File):
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Return whether a folder is a checkpoint of convo that holds an adapter."""
+    """Return whether a folder is a checkpoint or an export of convo that holds an adapter."""
     return (folder / ADAPTER_BASE).is_file() and (folder / ADAPTER_CONFIG).is_file()
-
-
-def write_adapter_config(config: AdapterConfig, folder: Path) -> None:
-    """Write adapter_config.json into a folder that is being created."""
-    _write(folder / ADAPTER_CONFIG, config)
 
 
 def write_adapter(adapter: Adapter, folder: Path) -> None:
     """Write adapter_config.json and base_model.json into a folder that is being created."""
-    write_adapter_config(adapter.config, folder)
+    _write(folder / ADAPTER_CONFIG, adapter.config)
     _write(folder / ADAPTER_BASE, adapter.base)
 
 
@@ -181,14 +182,21 @@ def read_adapter_tensors(folder: Path, wanted: dict[str, Tensor]) -> dict[str, T
 def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = None) -> Snapshot:
     """Return the folder of an adapter's base, whose files have the hashes in the checkpoint.
 
-    It is looked for at the ``given`` place, where the run around the checkpoint says, and where it
-    was at the start. ChangedError if only other models are there, UsageError if none is.
+    If ``given`` is another place than in run.json, only that is looked at; otherwise the places in
+    the run around the checkpoint and in the checkpoint. ChangedError if only other models are
+    there, UsageError if none is.
     """
     run = RunDirectory(folder.resolve().parent.parent)
-    places = [(given.source, given.revision)] if given else []
-    if run.is_run and (stored := read_run_info(run).base_model) is not None:
-        places.append((stored.source, stored.commit))
-    places.append((base.source, base.commit))
+    stored = read_run_info(run).base_model if run.is_run else None
+    if given is not None and (stored is None or given.source != stored.source):
+        places = [(given.source, given.revision)]
+    else:
+        known = [] if stored is None else [(stored.source, stored.commit)]
+        if stored is not None and stored.commit is None:
+            known.insert(0, (str(stored.folder(run)), None))
+        known += [] if base.source is None else [(base.source, base.commit)]
+        # Without a commit it was a folder, of which the hub knows nothing.
+        places = [place for place in known if place[1] is not None or Path(place[0]).is_dir()]
     other = None
     for source, revision in dict.fromkeys(places):
         try:
@@ -199,14 +207,19 @@ def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = N
         if read_base_model(source, found).sha256 == base.sha256:
             return before
         other = other or source
-    moved = f"convo resume {run.path} --set model.pretrained=PATH" if run.is_run else None
+    hint = "say where the model is: --base PATH"
+    if run.is_run:
+        command = f"convo resume {typeable(run.path)} --set model.pretrained=PATH"
+        hint = f"if the model was moved: --base PATH once, or `{command}`, which records the place"
     if other is not None:
         raise ChangedError(
             f"{other}: not the model that the adapter in {folder} was trained on (its files have "
             "other hashes)",
-            hint=f"restore it; if it is elsewhere: {moved}" if moved else "restore it",
+            hint=hint,
         )
+    model = places[0][0] if given is not None and places else base.source
     raise UsageError(
-        f"{folder}: its adapter belongs to the model {places[0][0]}, which is not there",
-        hint=f"if the model was moved: {moved}" if moved else "move the model back",
+        f"{folder}: its adapter needs "
+        + (f"the model {model}, which is not there" if model else "the model it was trained on"),
+        hint=hint,
     )

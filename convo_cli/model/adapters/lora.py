@@ -29,7 +29,7 @@ from convo_cli.model.adapters.peft_package import require_peft
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_ADAPTER = "convo_adapter"
+_ADAPTER, _BASE = "convo_adapter", "convo_base_folder"
 _PREFIX = "base_model.model."
 """Prefix of the names in a file of peft."""
 _OWN = re.compile(r"(\.lora_[AB]|\.token_adapter\.trainable_tokens_delta)\.default(?=\.weight$|$)")
@@ -41,8 +41,17 @@ def adapter_of(model: Any) -> Adapter | None:
     return adapter
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Add the adapter of a checkpoint to its base; CheckpointError if it does not fit."""
+def base_folder_of(model: Any) -> Path:
+    """Return the folder from which the base of a loaded adapter was read."""
+    folder: Path = getattr(model, _BASE)
+    return folder
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, base: Path) -> None:
+    """Add the adapter of a checkpoint to its base; CheckpointError if it does not fit.
+
+    ``base`` is the folder of the base.
+    """
     adapter = read_adapter(folder)
     embeddings: Any = model.get_input_embeddings()
     num_rows, wanted = len(embeddings.weight), adapter.base.num_embeddings
@@ -54,6 +63,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
     own = adapter_tensors(model)
     for name, tensor in read_adapter_tensors(folder, own).items():
         own[name].copy_(tensor)
+    setattr(model, _BASE, base)
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from convo_cli.config.schema import DATA_SETS, DataConfig, RunConfig
@@ -145,17 +144,20 @@ def _other_weights(before: DataConfig, now: DataConfig) -> Iterable[tuple[str, f
                 yield path, old, new
 
 
-def changes_of_base_model(info: RunInfo) -> list[str]:
+def changes_of_base_model(run: RunDirectory, info: RunInfo) -> list[str]:
     """Return a clause for each file of the base model that differs from the start of the run.
 
     None if the folder no longer exists.
     """
     before = info.base_model
-    if before is None or before.commit is not None or not Path(before.source).is_dir():
+    if before is None or before.commit is not None:
         return []
-    now = read_base_model(before.source, Path(before.source)).sha256
+    folder = before.folder(run)
+    if not folder.is_dir():
+        return []
+    now = read_base_model(before.source, folder).sha256
     return [
-        f"{Path(before.source, name)}: not the base model that the run began with "
+        f"{folder / name}: not the base model that the run began with "
         f"(SHA-256 {_short(before.sha256.get(name))}, now {_short(now.get(name))})"
         for name in sorted(before.sha256.keys() | now.keys())
         if before.sha256.get(name) != now.get(name)

@@ -1,4 +1,4 @@
-"""Data paths relative to the run directory, so that both can be moved together.
+"""Paths relative to the run directory, so that a run can be moved with its data and its base.
 
 Such paths also do not reveal the user's home folder.
 """
@@ -12,6 +12,7 @@ from convo_cli.config.reading.building import NOT_TEXT
 from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.provenance.data_files import DataFiles
+from convo_cli.runs.provenance.run_info import BaseModelFiles
 
 
 def movable_config(config: RunConfig, run: RunDirectory) -> RunConfig:
@@ -30,6 +31,13 @@ def movable_files(files: DataFiles, run: RunDirectory) -> DataFiles:
             for part in files
         )
     )
+
+
+def movable_base(files: BaseModelFiles | None, run: RunDirectory) -> BaseModelFiles | None:
+    """Return the base model with its path from the run directory, unless it is from a hub."""
+    if files is None or files.commit is not None:
+        return files
+    return files.model_copy(update={"from_run": _relative(files.source, run)})
 
 
 def _relative(path: str, run: RunDirectory) -> str:

@@ -44,6 +44,14 @@ class BaseModelFiles(BaseModel):
     commit: str | None
     """The commit of a hub id."""
     sha256: dict[str, str]
+    from_run: str | None = None
+    """The path of a folder from the run directory, so that both can be moved together."""
+
+    def folder(self, run: RunDirectory) -> Path:
+        """Return the folder of a base that is not from a hub; it may be missing."""
+        if self.from_run is None:
+            return Path(self.source)
+        return (run.path / self.from_run).resolve()
 
 
 def new_run_id() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from convo_cli import __version__
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.errors import ChangedError
@@ -20,7 +18,7 @@ from convo_cli.runs.provenance.changes import (
     recorded,
 )
 from convo_cli.runs.provenance.execution import Execution
-from convo_cli.runs.provenance.movable import movable_files
+from convo_cli.runs.provenance.movable import movable_base, movable_files
 from convo_cli.runs.provenance.run_info import (
     RunInfo,
     installed_packages,
@@ -55,7 +53,7 @@ def accept_changes(
     """
     files, config, emit = inputs.files, inputs.config, inputs.emit
     if config.model != info.config.model:
-        info = _with_moved_base(info, config, emit)
+        info = _with_moved_base(run, info, config, emit)
     if not info.is_intact:
         emit(
             Notice(
@@ -67,7 +65,7 @@ def accept_changes(
         *changes_of_config(run, info, read_config(run)),
         *changes_of_data(info, files),
         *changes_of_weights(info.config.data, inputs.config.data),
-        *changes_of_base_model(info),
+        *changes_of_base_model(run, info),
     ]
     if not changes:
         return info
@@ -81,12 +79,13 @@ def accept_changes(
     for change in changes:
         emit(Notice(f"{change}; continuing with it (--allow-changed)", is_warning=True))
     base = info.base_model
-    if base is not None and base.commit is None and Path(base.source).is_dir():
-        base = read_base_model(base.source, Path(base.source))
+    if base is not None and base.commit is None and (folder := base.folder(run)).is_dir():
+        now = read_base_model(base.source, folder).sha256
+        base = base.model_copy(update={"sha256": now})
     return info.model_copy(update={**movable_files(files, run)._asdict(), "base_model": base})
 
 
-def _with_moved_base(info: RunInfo, config: RunConfig, emit: Emit) -> RunInfo:
+def _with_moved_base(run: RunDirectory, info: RunInfo, config: RunConfig, emit: Emit) -> RunInfo:
     """Return run.json with the new place of an adapter's base; ChangedError for another model."""
     origin, base = config.model.origin, info.base_model
     assert isinstance(origin, PretrainedModel), "only the place may differ"
@@ -98,7 +97,7 @@ def _with_moved_base(info: RunInfo, config: RunConfig, emit: Emit) -> RunInfo:
             hint="give the place of the same model, or start a new run",
         )
     emit(Notice(f"the base model is now {origin.source} (same files)"))
-    return info.model_copy(update={"base_model": found})
+    return info.model_copy(update={"base_model": movable_base(found, run)})
 
 
 def resumed_info(

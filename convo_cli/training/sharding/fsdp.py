@@ -43,9 +43,10 @@ def choose_sharding(
         if wanted == "full":
             emit(Notice("training.sharding: full has no effect, because there is one device"))
         return "none"
-    if wanted == "none" or (wanted == "auto" and _fits(model)):
+    has_adapter = adapter_of(model) is not None
+    if wanted == "none" or (wanted == "auto" and (has_adapter or _fits(model))):
         return "none"
-    if adapter_of(model) is not None:
+    if has_adapter:
         raise ModelError(
             "training.sharding: full cannot be used with model.lora, whose frozen weights each "
             "device has",

@@ -152,15 +152,15 @@ def test_the_same_base_model_passes_and_so_does_one_that_is_gone_and_files_that_
     info, model, tmp_path
 ):
     (model / "README.md").write_text("a better card")
-    assert changes_of_base_model(info) == []
+    assert changes_of_base_model(RunDirectory(tmp_path), info) == []
     model.rename(tmp_path / "elsewhere")
-    assert changes_of_base_model(info) == []
+    assert changes_of_base_model(RunDirectory(tmp_path), info) == []
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "more.safetensors"])
-def test_another_file_of_the_base_model_is_named(info, model, name):
+def test_another_file_of_the_base_model_is_named(info, model, name, tmp_path):
     (model / name).write_bytes(b"other")
-    (change,) = changes_of_base_model(info)
+    (change,) = changes_of_base_model(RunDirectory(tmp_path), info)
     assert change.startswith(
         f"{model / name}: not the base model that the run began with (SHA-256 "
     )
