@@ -5,10 +5,10 @@ A problem is reported at the line and column of the path, or at its `--set`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from convo_cli.cli.given_paths import require_pretrained
 from convo_cli.config.explain import refusal
@@ -83,12 +83,13 @@ def _expanded(located: LocatedConfig, *, is_new: bool) -> tuple[RunConfig, list[
     weights: list[float] = []
     problems: list[Problem] = []
     for name, found in files.items():
-        known: set[str] = set()
+        known: set[tuple[int, int]] = set()
         for index, entry in enumerate(getattr(data, name)):
             with _placing(located, ("data", name, index), problems):
                 for file in files_of(entry):
                     check_source(file, is_read_again=True)
-                    target = os.path.realpath(file)
+                    status = Path(file).stat()  # also a second name of the file has these numbers
+                    target = (status.st_dev, status.st_ino)
                     if is_new and target in known:
                         raise UsageError(f"{file} is listed twice", hint=_TWICE.get(name))
                     known.add(target)

@@ -68,6 +68,12 @@ def _expand_home(path: str) -> str:
         raise ValueError(f"{error.message}; {error.hint}") from None
 
 
+def _data_path(path: str) -> str:
+    if not path:
+        raise ValueError('found ""; allowed: the path of a file or folder')
+    return _expand_home(path)
+
+
 def _path_of(entry: Any) -> Any:
     """Return the path of an entry of data.train, which may have a weight."""
     if not isinstance(entry, dict):
@@ -120,10 +126,11 @@ def _modules(value: Any) -> Any:
 Devices = Annotated[int | tuple[int, ...] | Literal["auto"], BeforeValidator(_devices)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
-Paths = Annotated[tuple[PathText, ...], BeforeValidator(_one_or_many)]
+DataPath = Annotated[str, AfterValidator(_data_path)]
+Paths = Annotated[tuple[DataPath, ...], BeforeValidator(_one_or_many)]
 ModuleNames = Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_modules)]
 TrainPaths = Annotated[
-    tuple[Annotated[PathText, BeforeValidator(_path_of)], ...], BeforeValidator(_one_or_many)
+    tuple[Annotated[DataPath, BeforeValidator(_path_of)], ...], BeforeValidator(_one_or_many)
 ]
 TRAIN_ITEMS: JsonDict = {
     "anyOf": [

@@ -27,7 +27,7 @@ def files_of(entry: str) -> list[str]:
                 hint="give a file, or a pattern such as data/*.json",
             )
     elif glob.has_magic(entry) and not os.path.lexists(entry):
-        found = sorted(glob.glob(entry))  # noqa: PTH207  (Path.glob refuses absolute patterns)
+        found = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207  (Path.glob refuses absolute patterns)
         if not found:
             raise UsageError(
                 f"no file matches {entry}", hint=f"check the pattern; convo looked in {Path.cwd()}"

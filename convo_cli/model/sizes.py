@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,9 @@ from convo_cli.storage.other_models import DECODER_HINT, encoder_decoder
 from convo_cli.text.bounded.process import TRY_CONFIG
 from convo_cli.text.tokenizers.pretrained import require_within_limits
 from convo_cli.wording import counted, quoted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MAX_HEADER_BYTES = 2**25
 """Longest header of a safetensors file; 100,000 tensors need half of it."""
@@ -49,8 +52,11 @@ class TooManyError(Exception):
     """The model has more parts than its weights have tensors for."""
 
 
-def require_sizes(folder: Path, source: str) -> None:
-    """Raise ModelError, with both values, if config.json describes more than the weights hold."""
+def require_sizes(folder: Path, source: str) -> PreTrainedModel:
+    """Return the model without memory, on the meta device.
+
+    Raises ModelError, with both values, if config.json describes more than the weights hold.
+    """
     stored = read_shapes(folder)
     most_layers = min(len(stored), _MAX_LAYERS)
     for key, value in json_entries(json.loads((folder / "config.json").read_bytes())):
@@ -64,7 +70,7 @@ def require_sizes(folder: Path, source: str) -> None:
     require_within_limits(TRY_CONFIG, folder, source)
     num_stored = sum(map(prod, stored.values()))
     try:
-        model = _on_meta(folder, len(stored), source)
+        model: PreTrainedModel = _on_meta(folder, len(stored), source)
     except TooManyError as error:
         raise ModelError(
             f"{source}: config.json describes more than {error} parts, but the weights have only "
@@ -96,6 +102,7 @@ def require_sizes(folder: Path, source: str) -> None:
             f"weights ({allowed:,} are allowed)",
             hint="correct the number of positions in config.json",
         )
+    return model
 
 
 def shape(sizes: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig, S
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.training_facts import TrainingFacts
 from convo_cli.events import Emit, Notice, begin
-from convo_cli.model.adapters.creation import add_adapter
+from convo_cli.model.adapters.creation import add_adapter, require_adaptable
 from convo_cli.model.batches.batching import Batching, batching_for
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import require_context
@@ -105,6 +105,7 @@ def build_new(inputs: Inputs, base_model: BaseModelFiles | None = None) -> tuple
     machine = choose_machine(None, config, emit, inputs.world)
     with inputs.world.after_first():
         text = build_encoder(inputs)
+        require_adaptable(config.model, text.encoder)
         data = prepare_data(inputs, text.encoder)
     origin = config.model.origin
     begin("loading the model", emit)

@@ -202,6 +202,13 @@ def test_an_adapter_is_no_base_but_can_be_merged_to_one(one):
     assert f"convo export {checkpoint(one, 2)} step-00000002-merged" in refused.err
 
 
+def test_a_checkpoint_is_loaded_as_the_same_model_each_time(workplace):
+    """Also the unused rows of new tokens in the base, which `evaluate --devices` compares."""
+    one, other = (load_model(str(checkpoint(workplace, 4))).state_dict() for _ in range(2))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
 def test_a_merged_model_has_no_trace_of_peft(workplace):
     model = load_model(str(checkpoint(workplace, 4)))
     merge_adapter(model)
@@ -283,6 +290,7 @@ def test_settings_that_do_not_fit_are_refused_before_a_run_appears(one, given, m
     assert refused.code == 2
     assert message in refused.err
     assert refused.err.count("error: ") == 1
+    assert "encoding" not in refused.err, "the data may take hours"
     assert not (one / "runs/bad").exists()
 
 
@@ -320,13 +328,14 @@ def test_an_end_token_that_cannot_be_trained_is_refused(one):
     refused = run_here(one, "train", "config.yaml", *LORA, *bad)
     assert refused.code == 2
     assert "LoRA cannot train their rows in a PhiForCausalLM" in refused.err
+    assert "encoding" not in refused.err, "the data may take hours"
     assert not (one / "runs/bad").exists()
 
 
 @pytest.mark.slow
 def test_two_processes_train_the_adapter_of_one(one):
     given = settings("training.max_steps=2", "data.validation=[]", "model.lora.dropout=0")
-    losses = []
+    losses, scores = [], []
     for name, devices in (("alone", 1), ("pair", 2)):
         options = ("--devices", devices, *settings(f"name={name}", "training.device=cpu"))
         trained = run_process(one, "train", "config.yaml", *LORA, *given, *options, timeout=600)
@@ -334,7 +343,12 @@ def test_two_processes_train_the_adapter_of_one(one):
         log = (one / f"runs/{name}/metrics.jsonl").read_text().splitlines()
         events = [json.loads(line) for line in log]
         losses.append([event["loss"] for event in events if event["event"] == "step"])
+        shared = ("--devices", devices, "--device", "cpu", "--base", "base", "--json")
+        scored = run_process(one, "evaluate", "runs/alone", "valid.jsonl", *shared, timeout=600)
+        assert scored.code == 0, scored.err
+        scores.append(scored.json["scores"]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert scores[1] == pytest.approx(scores[0], rel=1e-5)
     both = [tensors(one, 2, name) for name in ("alone", "pair")]
     for name, tensor in both[0].items():
         torch.testing.assert_close(both[1][name], tensor, atol=2e-3, rtol=0)

@@ -8,19 +8,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from convo_cli.config.schema import LoraSettings
+from convo_cli.config.schema import LoraSettings, ModelConfig, PretrainedModel
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit, Notice
 from convo_cli.model.adapters.adapter_files import Adapter, AdapterBase, AdapterConfig
 from convo_cli.model.adapters.lora import inject, untrainable
+from convo_cli.model.sizes import require_sizes
+from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.runs.provenance.run_info import BaseModelFiles
 from convo_cli.text.encoder import DialogueEncoder
+from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.wording import counted, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MAX_NAMED = 12
+
+
+def require_adaptable(config: ModelConfig, encoder: DialogueEncoder) -> None:
+    """Raise the errors of `add_adapter` about the model's parts, before any data is encoded."""
+    origin, settings = config.origin, config.lora
+    if settings is None or not isinstance(origin, PretrainedModel):
+        return
+    folder = local_folder(origin.source, origin.revision)
+    require_model_folder(folder)
+    model = require_sizes(folder, origin.source)
+    _targets(model, settings.target_modules)
+    if encoder.template.special_tokens:
+        _token_indices(model, ())
 
 
 def add_adapter(

@@ -74,12 +74,25 @@ def _(strict, free):
     "data.train",
     ["echo.jsonl"],
     ["echo.jsonl", "train.jsonl"],
-    seen_in="dialogues in metrics.jsonl, run.json",
+    [{"path": "echo.jsonl", "weight": 20}, "train.jsonl"],
+    seen_in="dialogues, files and losses by file in metrics.jsonl, run.json",
 )
-def _(one, both):
-    """The run trains on the dialogues of all these files."""
-    assert [run.started["training"]["num_dialogues"] for run in (one, both)] == [3, 28]
+def _(one, both, weighted):
+    """The run trains on the dialogues of all these files, on those of a file by its weight."""
+    runs = (one, both, weighted)
+    assert [run.started["training"]["num_dialogues"] for run in runs] == [3, 28, 28]
     assert "train.jsonl" in both.run.info.read_text()
+    assert [[file["weight"] for file in run.started["files"]] for run in runs] == [
+        [],
+        [1, 1],
+        [20, 1],
+    ]
+    shares = [run.started["files"][0]["share"] for run in (both, weighted)]
+    assert shares[0] < 0.5 < shares[1]
+    for run, share in ((both, shares[0]), (weighted, shares[1])):
+        assert all(len(step["loss_by_file"]) == 2 for step in run.steps)
+        targets = [step["num_targets_by_file"] for step in run.steps]
+        assert abs(sum(of_echo for of_echo, _ in targets) / sum(map(sum, targets)) - share) < 0.1
 
 
 @effect(

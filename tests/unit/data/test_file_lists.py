@@ -41,6 +41,7 @@ def test_a_folder_stands_for_its_data_files_and_a_pattern_for_its_matches():
     files = ["data/C.JSONL.zst", "data/a.jsonl.gz", "data/b.jsonl"]
     assert files_of("data") == files_of("data/") == files
     assert files_of("data/*.js*") == ["data/a.jsonl.gz", "data/b.jsonl", "data/x.json"]
+    assert files_of("**/*.json*") == [*files_of("data/*.js*"), "one.jsonl"]
     assert files_of("missing.jsonl") == ["missing.jsonl"]
     with open("[b].jsonl", "w", encoding="utf-8"):
         assert files_of("[b].jsonl") == ["[b].jsonl"]
@@ -70,6 +71,9 @@ def test_a_run_keeps_its_files_when_one_is_added():
         ("empty", "empty is a directory without a data file"),
         ("[one.jsonl, ./one.jsonl]", "one.jsonl is listed twice"),
         ("[data/b.jsonl, {path: data, weight: 2}]", "data/b.jsonl is listed twice"),
+        ("[one.jsonl, second-name.jsonl]", "second-name.jsonl is listed twice"),
+        ('""', 'found ""; allowed: the path of a file or folder'),
+        ('[{path: "", weight: 2}, one.jsonl]', 'found ""; allowed: the path of a file or folder'),
         ("link.jsonl", "cannot be read: Too many levels of symbolic links"),
         ("loops", "loops/loop.jsonl cannot be read: Too many levels of symbolic links"),
         ("pipes", "pipes/p.jsonl is a pipe"),
@@ -83,6 +87,7 @@ def test_an_entry_that_names_no_usable_file_is_one_problem(tmp_path, train, mess
         (tmp_path / name).mkdir()
     os.symlink("loop.jsonl", "loops/loop.jsonl")
     os.mkfifo("pipes/p.jsonl")
+    os.link("one.jsonl", "second-name.jsonl")
     (tmp_path / "bytes" / os.fsdecode(b"\xff.jsonl")).touch()
     for number in range(1001):
         (tmp_path / "many" / f"{number}.jsonl").touch()
