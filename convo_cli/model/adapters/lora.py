@@ -59,7 +59,8 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: Path) -> None:
         raise CheckpointError(f"{folder}: the adapter lacks the rows of new tokens")
     if wanted > num_rows:  # the adapter holds the values of all new rows
         model.resize_token_embeddings(wanted, mean_resizing=False)
-        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        tables: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+        for module in tables:
             module.weight.data[num_rows:] = 0.0  # not random: processes compare their models
     inject(model, adapter)
     own = adapter_tensors(model)
