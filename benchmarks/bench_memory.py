@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,14 @@ BASE = {
     "evaluation": {"reply_dialogues": 2},
     "generation": {"max_new_tokens": 4},
 }
+FILES = {
+    "train.jsonl": 1,
+    "a.jsonl": 0.5,
+    "b.jsonl": 0.5,
+    "held-out.jsonl": 0.1,
+    "test.jsonl": 0.01,
+}
+"""The data files, and their part of the number of dialogues."""
 MIB = 2**20
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "400"}
 
@@ -62,7 +70,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, nargs="+", default=["train"])
     parser.add_argument("--folder", type=Path, help="keep data and runs here")
     parser.add_argument("--curve", action="store_true", help="print a row for each stage")
-    parser.add_argument("--again", action="store_true", help="measure a second command too")
+    parser.add_argument("--again", action="store_true", help="measure other commands too")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-"))
     try:
@@ -77,16 +85,20 @@ def measure_case(case: str, folder: Path, arguments: argparse.Namespace) -> None
     """Run the commands of a case for each number of dialogues, and print their peaks."""
     before: dict[str, tuple[int, int]] = {}
     for number in arguments.dialogues:
-        data = make_data(folder / f"data-{number}", number)
+        keys = json.dumps({"train": ["train.jsonl"]} | CASES[case])
+        names = [name for name in FILES if name in keys]
+        data = make_data(folder / f"data-{number}", number, names)
         home, config = data / "runs", data / f"{case}.yaml"
-        shutil.rmtree(home / case, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
         content = BASE | {"data": {"train": ["train.jsonl"]} | CASES[case], "output_dir": str(home)}
         config.write_text(json.dumps(content))  # JSON is YAML
         train = ["train", str(config), "--set"]
         commands = {"train": [*train, f"name={case}"]}
         if arguments.again:
-            commands["resume"] = ["resume", str(home / case), "--set", "training.max_steps=2"]
             commands["dry run"] = [*train, "name=other", "--dry-run"]
+            commands["resume"] = ["resume", str(home / case), "--set", "training.max_steps=2"]
+            commands["config"] = ["validate-data", "--config", str(config)]
+            commands["validate"] = ["validate-data", *names]
         for name, words in commands.items():
             found = watch([sys.executable, "-m", "convo_cli", *words], data)
             line = f"{case:10}{name:10}{number:>10,} dialogues  {found.peak / MIB:8.1f} MiB"
@@ -192,20 +204,14 @@ def _children(process: int) -> list[int]:
     return found
 
 
-def make_data(folder: Path, number: int) -> Path:
-    """Write the data files of ``number`` training dialogues, unless they exist."""
-    if folder.is_dir():
-        return folder
-    aside = folder.with_name(f"{folder.name}-aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    small = max(100, number // 100)
-    sizes = {"train": number, "held-out": number, "test": small}
-    for seed, (name, size) in enumerate(sizes.items()):
-        write_dialogues(aside / f"{name}.jsonl", size, seed)
-    for seed, (name, size) in enumerate({"a": number // 2, "b": number - number // 2}.items(), 9):
-        write_dialogues(aside / f"{name}.jsonl", size, seed)
-    return aside.rename(folder)
+def make_data(folder: Path, number: int, names: Iterable[str] = FILES) -> Path:
+    """Write the data files for ``number`` training dialogues that do not exist yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, share) in enumerate(FILES.items()):
+        if name in names and not (folder / name).is_file():
+            write_dialogues(folder / "aside", int(number * share), seed)
+            (folder / "aside").rename(folder / name)
+    return folder
 
 
 def write_dialogues(path: Path, number: int, seed: int) -> None:

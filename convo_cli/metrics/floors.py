@@ -23,7 +23,7 @@ FLOORS: Mapping[str, str] = {
 
 _NUM_SAMPLED = 10_000  # replies; keeps the memory bounded
 _HASH_BYTES = 8
-_SPOOLED_BYTES = 2**20
+_SPOOLED_BYTES = 2**16
 _HEAD_ROLES = ("system", "tools")
 
 

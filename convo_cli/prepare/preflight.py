@@ -16,10 +16,11 @@ from convo_cli.config.schema import LongTurns, TrainOn
 from convo_cli.data.checks.problem_tally import DataProblemsError, ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import Spread, spread
 from convo_cli.data.dialogue import Dialogue, has_target, only_calls
+from convo_cli.data.fingerprint import is_among
 from convo_cli.data.problems import LongTurn, Problem, at_line, no_target
 from convo_cli.events import Emit, Notice, TokenCounts
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
-from convo_cli.tokens.store_columns import blocks_of, is_among
+from convo_cli.tokens.store_columns import blocks_of
 
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 """The words for the data sets in messages."""

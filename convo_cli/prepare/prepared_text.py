@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from convo_cli.config.schema import PretrainedModel, RunConfig
 from convo_cli.data.dialogue import Turn
@@ -17,11 +19,9 @@ from convo_cli.events import Emit, Notice, begin
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
-from convo_cli.text.spiece.agreement import compare_with_sentencepiece
+from convo_cli.text.spiece.agreement import require_same_ids
 from convo_cli.text.spiece.piece_model import SPIECE_FILE, SpieceFile, read_spiece
 from convo_cli.text.spiece.slow_tokenizer import (
-    NO_CONVERSION,
-    SlowTokenizer,
     find_slow_tokenizer,
 )
 from convo_cli.text.templates.native_template import NativeTemplate
@@ -30,18 +30,20 @@ from convo_cli.text.templates.reply_modes import choose_native
 from convo_cli.text.templates.template import chosen_name, make_template
 from convo_cli.text.tokenizers.hub import local_folder
 from convo_cli.text.tokenizers.pretrained import load_tokenizer
-from convo_cli.text.tokenizers.probes import PROBES
+from convo_cli.text.tokenizers.text_sample import MAX_CHARACTERS, TextSample
 from convo_cli.text.tokenizers.trained import (
     add_special_tokens,
     from_sentencepiece,
     keep_special_tokens_whole,
-    train_sentencepiece,
+    train_on_sample,
 )
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SIZES_FILE = "sample.json"
+_SAMPLE_FORMAT = 2  # of the sample that a tokenizer is trained on; another sample needs another one
 _PROVEN_TEXTS = 10_000
 _PROVEN_CHARACTERS = 2**20
 
@@ -90,7 +92,9 @@ def build_encoder(inputs: Inputs) -> PreparedText:
             tokenizer, template = saved_as, _made_alike(template, saved_as)
     encoder = DialogueEncoder(tokenizer, template, max_length=config.dialogue.max_length)
     if isinstance(origin, PretrainedModel) and slow:
-        _require_same_ids(slow, encoder, folder, origin.source, inputs)
+        begin("comparing the converted tokenizer with SentencePiece", emit)
+        texts = list(_first_texts(inputs))
+        emit(Notice(require_same_ids(slow, encoder, texts, folder, origin.source)))
     return PreparedText(encoder, spiece, len(new))
 
 
@@ -166,38 +170,6 @@ def _spiece_of(folder: Path, source: str, emit: Emit) -> SpieceFile | None:
         return None
 
 
-def _require_same_ids(
-    slow: SlowTokenizer, encoder: DialogueEncoder, folder: Path, source: str, inputs: Inputs
-) -> None:
-    """Prove that a converted tokenizer encodes training texts as SentencePiece does."""
-    begin("comparing the converted tokenizer with SentencePiece", inputs.emit)
-    compare = partial(
-        compare_with_sentencepiece, slow, encoder.tokenizer, encoder.text_ids, folder, source
-    )
-    found = compare(list(_first_texts(inputs)))
-    if found.differences:
-        differ = f"{len(found.differences):,} of {found.num_texts:,} training texts"
-        raise ModelError(
-            f"{source}: its tokenizer {slow.name} cannot be converted, because {differ} get other "
-            f"ids than from SentencePiece: {found.differences[0]}",
-            hint=NO_CONVERSION,
-        )
-    hard = compare(PROBES)
-    message = (
-        f"tokenizer: converted {slow.file.name} ({slow.name}) to tokenizer.json; the first "
-        f"{counted(found.num_texts, 'training text')} get the same ids as from SentencePiece"
-    )
-    if found.num_ties:
-        message += (
-            f" (for {found.num_ties:,}, those of another segmentation that is equally likely)"
-        )
-    if hard.differences:
-        message += (
-            f", but {len(hard.differences)} of {hard.num_texts} texts with rare characters do not"
-        )
-    inputs.emit(Notice(message))
-
-
 def _first_texts(inputs: Inputs) -> Iterator[str]:
     """Yield the first texts of every training file, within bounds for all of them."""
     files = inputs.files.train
@@ -219,30 +191,43 @@ def _spiece(inputs: Inputs) -> bytes:
 
     def make(folder: Path) -> None:
         begin("training the tokenizer", inputs.emit)
-        (folder / SPIECE_FILE).write_bytes(train())
-
-    def train() -> bytes:
-        with inputs.read("train") as dialogues:
-            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
-            return train_sentencepiece(texts, config.tokenizer)
+        with TemporaryFile(dir=folder) as spool:
+            with inputs.read("train") as dialogues:
+                texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
+                sample = TextSample(spool, texts)
+            sizes = [sample.num_sampled, sample.num_characters]
+            (folder / SPIECE_FILE).write_bytes(train_on_sample(sample, config.tokenizer))
+        (folder / _SIZES_FILE).write_bytes(msgspec.json.encode(sizes))
 
     key = {
         **inputs.reading("train"),
         "packages": {"sentencepiece": version("sentencepiece")},
         "tokenizer": config.tokenizer.model_dump(),
+        "sample": [_SAMPLE_FORMAT, MAX_CHARACTERS],
     }
 
-    def open_(folder: Path) -> bytes:
-        with open(folder / SPIECE_FILE, "rb", opener=cache.opener) as file:
-            spiece = file.read()
+    def open_(folder: Path) -> tuple[bytes, tuple[int, int]]:
+        with (
+            open(folder / SPIECE_FILE, "rb", opener=cache.opener) as file,
+            open(folder / _SIZES_FILE, "rb", opener=cache.opener) as sizes_file,
+        ):
+            spiece, content = file.read(), sizes_file.read()
         try:
             size = len(from_sentencepiece(spiece))
+            sizes = msgspec.json.decode(content, type=tuple[int, int])
         except Exception as error:  # the libraries raise half a dozen types
             raise CheckpointError(f"{folder / SPIECE_FILE}: {error}") from error
         if size > config.tokenizer.vocab_size:
             raise CheckpointError(
                 f"{folder / SPIECE_FILE}: {size:,} tokens, more than tokenizer.vocab_size"
             )
-        return spiece
+        return spiece, sizes
 
-    return cache.get("tokenizer", key, make, open_)[0]
+    (spiece, (num_sampled, num_characters)), _ = cache.get("tokenizer", key, make, open_)
+    if num_sampled < num_characters:
+        message = (
+            f"tokenizer: trained on {num_sampled:,} of {num_characters:,} characters, in lines "
+            f"drawn at random from {counted(len(inputs.files.train), 'training file')}"
+        )
+        inputs.emit(Notice(message))
+    return spiece

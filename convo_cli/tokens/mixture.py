@@ -20,7 +20,7 @@ from convo_cli.errors import DataError
 _OF_A_PASS = 1
 """Last number of a pass's seed: without it, pass 0 of file 7 would have the seed of epoch 7."""
 
-_BLOCK = 1 << 16  # examples summed at once
+_BLOCK = 1 << 13  # examples summed at once
 
 
 class Mixture:
@@ -46,7 +46,7 @@ class Mixture:
         """Mean number of examples of an epoch."""
         self.num_before = lru_cache(maxsize=256)(self._num_before)
         """Returns the number of examples in the stream before an epoch."""
-        self.order = lru_cache(maxsize=2)(self._order)
+        self.order = lru_cache(maxsize=1)(self._order)
         """Returns the examples of an epoch in the order of the stream."""
 
     def locate(self, example: int) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class Mixture:
 
     def _order(self, epoch: int) -> NDArray[np.integer]:
         bounds = zip(self._taken(epoch), self._taken(epoch + 1), strict=True)
-        order = np.concatenate([self._between(file, *two) for file, two in enumerate(bounds)])
+        order = _joined([self._between(file, *two) for file, two in enumerate(bounds)])
         # In place; as `order[random.permutation(len(order))]`, which needs five times the memory.
         np.random.default_rng([self._seed, epoch]).shuffle(order)
         order.setflags(write=False)
@@ -117,7 +117,7 @@ class Mixture:
                 if is_whole
                 else self._pass(file, number)[low:high]
             )
-        return np.concatenate(pieces)
+        return _joined(pieces)
 
     def _pass(self, file: int, number: int) -> NDArray[np.integer]:
         part = self._part(file)
@@ -128,3 +128,8 @@ class Mixture:
     def _part(self, file: int) -> slice:
         end = int(self._ends[file])
         return slice(end - self._sizes[file], end)
+
+
+def _joined(pieces: list[NDArray[np.integer]]) -> NDArray[np.integer]:
+    """Join arrays; a single one is not copied."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -26,7 +26,7 @@ from convo_cli.tokens.store_columns import Column, Opener, blocks_of
 NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 """Target kinds of tokens; train_on and the curriculum decide whether user targets count."""
 
-_COUNTED = 1 << 20  # tokens counted at once
+_COUNTED = 1 << 17  # tokens counted at once
 _INDEXED = 256
 """Examples between two of which the place is known; that of the others is a sum of lengths."""
 _DIALOGUE = np.dtype(

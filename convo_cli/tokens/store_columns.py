@@ -24,7 +24,7 @@ _READS_PER_CHECK = 32
 
 Every read notices a truncated file.
 """
-_BLOCK = 1 << 16  # rows read at once
+_BLOCK = 1 << 13  # rows read at once
 
 
 class FileColumn:
@@ -121,14 +121,3 @@ def read_lengths(offsets: Column, num_tokens: int) -> NDArray[np.int32]:
     if not is_valid or last != num_tokens:
         raise CheckpointError("offsets: do not ascend from 0 to the number of tokens")
     return lengths
-
-
-def is_among(values: NDArray[Any], known: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which values are among the ``known`` ones, which ascend.
-
-    Unlike `numpy.isin`, it copies and sorts nothing.
-    """
-    if not len(known):
-        return np.zeros(len(values), np.bool_)
-    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return np.asarray(known[places] == values)

@@ -1,7 +1,7 @@
 """Statistics of one data file: counters, the first few problems of each code, and fingerprints.
 
-They take 16 bytes of memory per dialogue. Blocks are added in file order; duplicates, leaks and
-texts that are not read are found at the end of the file.
+They keep 16 bytes per dialogue. Blocks are added in file order; duplicates, leaks and texts that
+are not read are found at the end of the file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from convo_cli.data.checks.exact import Skeleton
 from convo_cli.data.checks.problem_tally import ProblemGroup, ProblemTally
 from convo_cli.data.checks.report import FileReport, Leak, spread
 from convo_cli.data.dialogue import ROLES
+from convo_cli.data.fingerprint import find_repeats, is_among
 from convo_cli.data.problems import Problem, at_line
 from convo_cli.data.roles.bad_lines import BadLines
 from convo_cli.data.shapes.unread import UnreadTexts, known_name
@@ -86,8 +87,7 @@ class FileStatistics:
         self._turns_per_dialogue, self._characters_per_dialogue = Counter[int](), Counter[int]()
         self._num_ascii_letters, self._num_beyond_ascii = 0, np.zeros(0x110000, np.int64)
         # The line and the fingerprint of each dialogue; `finish` sorts them.
-        self._unsorted_lines = array("q")
-        self._unsorted_fingerprints = array("Q")
+        self._unsorted_lines, self._unsorted_fingerprints = array("q"), array("Q")
         self._lines, self._fingerprints = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._excluded_line = 0
 
@@ -157,16 +157,14 @@ class FileStatistics:
 
     def finish(self) -> None:
         """Add the problems and counters that need the whole file."""
-        lines = np.frombuffer(self._unsorted_lines, np.int64)
-        order = np.argsort(lines)
+        order = np.argsort(lines := np.frombuffer(self._unsorted_lines, np.int64))
         self._lines = lines[order]
         self._fingerprints = np.frombuffer(self._unsorted_fingerprints, np.uint64)[order]
-        _, first, inverse = np.unique(self._fingerprints, return_index=True, return_inverse=True)
-        original = first[inverse]
-        repeats = np.flatnonzero(original != np.arange(len(original)))
+        del lines, order
+        self._unsorted_lines, self._unsorted_fingerprints = array("q"), array("Q")
+        repeats, firsts = find_repeats(self._fingerprints, self._max_problems)
         self._counts["duplicates"] = len(repeats)
-        firsts = self._lines[original[repeats[: self._max_problems]]]
-        messages = [f"the dialogue repeats line {line}" for line in firsts]
+        messages = [f"the dialogue repeats line {line}" for line in self._lines[firsts]]
         self._note_last("duplicate", repeats, messages)
         if len(self._lines) and not self._counts["with_target"]:
             message = "no dialogue in the file has a turn to train on"
@@ -182,7 +180,7 @@ class FileStatistics:
 
     def find_leak(self, earlier: FileStatistics) -> Leak | None:
         """Count every dialogue that is also in the earlier file as leakage."""
-        shared = np.flatnonzero(np.isin(self._fingerprints, earlier._fingerprints))
+        shared = np.flatnonzero(is_among(self._fingerprints, np.sort(earlier._fingerprints)))
         if not len(shared):
             return None
         listed = shared[: self._max_problems]
@@ -240,7 +238,9 @@ class FileStatistics:
         )
 
     def proposal(self) -> Proposal | None:
-        return self._bad_lines.proposal(self._data_config, has_good=bool(self._unsorted_lines))
+        return self._bad_lines.proposal(
+            self._data_config, has_good=bool(self._unsorted_lines or len(self._lines))
+        )
 
     def problem_groups(self) -> list[ProblemGroup]:
         """Return the problems of each code, errors first."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from convo_cli.tokens.store import TokenStore
 
 _MAX_TOKENS = 1 << 20
-"""Tokens of a store that are counted, from its start."""
+"""Tokens of a store that are counted, in parts that are spread evenly over it."""
+_NUM_PARTS = 64
 
 
 def frequency_loss(
@@ -38,5 +39,11 @@ def entropy(store: TokenStore, target_kinds: Collection[int], num_ids: int) -> f
 
 
 def _counts(store: TokenStore, target_kinds: Collection[int], num_ids: int) -> NDArray[np.int64]:
-    ids, targets = store.input_ids[:_MAX_TOKENS], store.targets[:_MAX_TOKENS]
-    return np.bincount(ids[np.isin(targets, sorted(target_kinds))], minlength=num_ids)
+    counts = np.zeros(num_ids, np.int64)
+    size = min(_MAX_TOKENS, store.num_tokens)
+    for part in range(_NUM_PARTS):
+        begin = store.num_tokens * part // _NUM_PARTS
+        end = begin + size * (part + 1) // _NUM_PARTS - size * part // _NUM_PARTS
+        is_counted = np.isin(store.targets[begin:end], sorted(target_kinds))
+        counts += np.bincount(store.input_ids[begin:end][is_counted], minlength=num_ids)
+    return counts

@@ -213,13 +213,14 @@ def proof_examples(
 ) -> list[Example]:
     """Return at least two examples with targets: the shortest, a middle one and the longest.
 
-    They are chosen from the first ``among`` examples, without those that are too long for a proof.
-    One example alone would prove nothing, because it has no neighbour to attend to.
+    They are chosen from ``among`` examples, spread evenly over the store, without those that are
+    too long for a proof. One example alone would prove nothing, because it has no neighbour to
+    attend to.
     """
     kinds = sorted(target_kinds)
     trained = [
         index
-        for index in range(min(among, len(store)))
+        for index in np.unique(np.linspace(0, len(store) - 1, among).astype(int)).tolist()
         if np.isin(store[index].targets, kinds).any()
     ]
     order = sorted(trained, key=lambda index: int(store.lengths[index])) or [0]

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convo_cli.data.fingerprint import is_among
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.atomic import writing
 from convo_cli.storage.files import UnsafeFileError, read_file
-from convo_cli.tokens.store_columns import blocks_of, is_among
+from convo_cli.tokens.store_columns import blocks_of
 
 _FORMAT = b"convo-trained-1\n"
 _HASH = np.dtype("S16")
@@ -49,17 +50,14 @@ class TrainingDialogues:
 
     def with_more(self, fingerprints: NDArray[np.uint64]) -> TrainingDialogues:
         """Return these dialogues and those with the given fingerprints."""
-        hashes = np.empty(len(self.hashes) + len(fingerprints), _HASH)
-        hashes[: len(self.hashes)] = self.hashes
-        num = len(self.hashes)
-        for _, block in blocks_of(fingerprints):
-            more = _hashes(block, self.key)
-            more = more[~is_among(more, self.hashes)]
-            hashes[num : num + len(more)] = more
-            num += len(more)
-        hashes = hashes[:num]
-        hashes.sort()  # in place, like all of this: `numpy.union1d` needs five times the memory
-        is_first = np.append(True, hashes[1:] != hashes[:-1])[:num]
+        blocks = (_hashes(block, self.key) for _, block in blocks_of(fingerprints))
+        more = [block[~is_among(block, self.hashes)] for block in blocks]
+        if not any(map(len, more)):
+            return self
+        hashes = np.concatenate([self.hashes, *more])
+        del more
+        hashes.sort()  # in place, because `numpy.union1d` needs four times the memory
+        is_first = np.append(True, hashes[1:] != hashes[:-1])
         return TrainingDialogues(self.key, hashes if is_first.all() else hashes[is_first])
 
 

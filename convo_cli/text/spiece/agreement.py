@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from convo_cli.errors import ModelError, first_line
 from convo_cli.text.bounded import client
 from convo_cli.text.bounded.process import ENCODE_PIECES, trial_limits
+from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.class_rules import cut_numbers
 from convo_cli.text.spiece.piece_model import UNIGRAM, PieceModel, parsed
-from convo_cli.text.spiece.slow_tokenizer import SlowTokenizer, find_slow_tokenizer
+from convo_cli.text.spiece.slow_tokenizer import NO_CONVERSION, SlowTokenizer, find_slow_tokenizer
 from convo_cli.text.templates.pieces import special_tokens
+from convo_cli.text.tokenizers.probes import PROBES
 from convo_cli.text.tokenizers.vocabulary import TokenFinder
-from convo_cli.wording import quoted
+from convo_cli.wording import counted, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -156,3 +159,37 @@ def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, 
     start = next(index for index, (one, other) in pairs if one != other)
     first, second = (quoted(" ".join(pieces[start : start + 4])) for pieces in (ours, theirs))
     return first, second
+
+
+def require_same_ids(
+    slow: SlowTokenizer, encoder: DialogueEncoder, texts: Sequence[str], folder: Path, source: str
+) -> str:
+    """Prove that a converted tokenizer encodes training texts as SentencePiece does.
+
+    Returns a sentence about it; ModelError if it does not.
+    """
+    compare = partial(
+        compare_with_sentencepiece, slow, encoder.tokenizer, encoder.text_ids, folder, source
+    )
+    found = compare(texts)
+    if found.differences:
+        differ = f"{len(found.differences):,} of {found.num_texts:,} training texts"
+        raise ModelError(
+            f"{source}: its tokenizer {slow.name} cannot be converted, because {differ} get other "
+            f"ids than from SentencePiece: {found.differences[0]}",
+            hint=NO_CONVERSION,
+        )
+    hard = compare(PROBES)
+    message = (
+        f"tokenizer: converted {slow.file.name} ({slow.name}) to tokenizer.json; the first "
+        f"{counted(found.num_texts, 'training text')} get the same ids as from SentencePiece"
+    )
+    if found.num_ties:
+        message += (
+            f" (for {found.num_ties:,}, those of another segmentation that is equally likely)"
+        )
+    if hard.differences:
+        message += (
+            f", but {len(hard.differences)} of {hard.num_texts} texts with rare characters do not"
+        )
+    return message

@@ -8,7 +8,8 @@ normalisation, without a dummy prefix and with byte fallback (see `convo_cli.tex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
@@ -18,6 +19,7 @@ from convo_cli.errors import DataError, first_line
 from convo_cli.text.spiece.conversion import backend_model
 from convo_cli.text.spiece.piece_model import SPACE_MARK, SPIECE_FILE, read_pieces
 from convo_cli.text.templates.pieces import special_tokens
+from convo_cli.text.tokenizers.text_sample import TextSample
 from convo_cli.text.tokenizers.training_process import TrainingError, train_in_process
 from convo_cli.text.tokenizers.vocabulary import close_gaps, settle_ids
 
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 _ASCII = "".join(chr(code) for code in range(0x21, 0x7F))
 _NUM_THREADS = 16
 """A constant, because the scores of a unigram model, and so the ids, depend on it."""
-_MAX_TRAINING_CHARACTERS = 50_000_000
-"""About 100 MB of text, because SentencePiece holds its corpus in memory."""
-_MAX_LINE_CHARACTERS = 1000
-"""SentencePiece takes time quadratic in the length of a line that repeats itself."""
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
+    """Train a SentencePiece model on texts, like `train_on_sample`."""
+    with TemporaryFile() as spool:
+        return train_on_sample(TextSample(spool, texts), config)
+
+
+def train_on_sample(sample: TextSample, config: TokenizerConfig) -> bytes:
     """Train a SentencePiece model and return it in SentencePiece's own format.
 
     Raises DataError if there is too little text for a vocabulary of this kind.
@@ -58,7 +62,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
         "minloglevel": 2,
     }
     try:
-        return train_in_process(_lines(texts), settings)
+        return train_in_process(sample, settings)
     except TrainingError as error:
         if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
             raise DataError(
@@ -72,29 +76,6 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> bytes:
             hint="the training text may be too small: lower tokenizer.vocab_size, or set "
             "tokenizer.kind: unigram",
         ) from error
-
-
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of the texts, SentencePiece's sentences, up to a bounded total."""
-    total = 0
-    for text in texts:
-        for line in text.splitlines():
-            for part in _parts(line):
-                total += len(part)
-                if total > _MAX_TRAINING_CHARACTERS:
-                    return
-                yield part
-
-
-def _parts(line: str) -> Iterator[str]:
-    """Cut a long line before spaces where it has them, as SentencePiece cuts it into words."""
-    start = 0
-    while len(line) - start > _MAX_LINE_CHARACTERS:
-        limit = start + _MAX_LINE_CHARACTERS
-        space = line.rfind(" ", start + 1, limit + 1)
-        yield line[start : (end := limit if space < 0 else space)]
-        start = end
-    yield line[start:]
 
 
 def from_sentencepiece(model: bytes) -> PreTrainedTokenizerBase:

@@ -9,6 +9,7 @@ import pytest
 
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.data.held_out.training_facts import TrainingFacts, collect_facts
+from convo_cli.evaluation.health import token_frequencies
 from convo_cli.evaluation.health.run_facts import RunFacts
 from convo_cli.evaluation.health.token_frequencies import frequency_loss
 from convo_cli.evaluation.health.training_curve import TrainingCurve
@@ -28,6 +29,18 @@ def test_the_loss_of_guessing_counts_each_id_once_more():
     expected = -(math.log(3 / 7) + math.log(1 / 7)) / 2
     assert frequency_loss(training, scored, (1,), 4) == pytest.approx(expected)
     assert frequency_loss(training, store([0, 1], [0, 2]), (1,), 4) is None
+
+
+def test_the_frequencies_of_a_large_store_are_those_of_all_of_its_files(monkeypatch):
+    """Its first tokens are those of its first file."""
+    scored = store([0, 1, 2], [0, 1, 1])
+    small, large = (
+        store([0] + [1] * size + [2] * size, [0] + [1] * 2 * size) for size in (50, 5000)
+    )
+    expected = frequency_loss(small, scored, (1,), 3)
+    monkeypatch.setattr(token_frequencies, "_MAX_TOKENS", 640)
+    assert frequency_loss(small, scored, (1,), 3) == expected
+    assert frequency_loss(large, scored, (1,), 3) == pytest.approx(expected, rel=0.02)
 
 
 def dialogue(*turns):

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convo_cli.model.batches.batching import _PASS_COST, Batching
+from convo_cli.model.batches.batching import _PASS_COST, Batching, proof_examples
+from convo_cli.tokens.store import Example
+from tests.stores import laid_out
 
 PADDED = Batching(is_packed=False, has_plain_head=True, pad_id=0)
 PACKED = Batching(is_packed=True, has_plain_head=True, pad_id=0)
@@ -42,3 +44,14 @@ def test_passes_are_cut_only_where_one_more_example_would_be_padded_by_more(leng
 def test_a_pack_is_cut_by_number_alone(most):
     slices = PACKED.split(np.arange(1, 51), most)
     assert len(slices) == -(-50 // most)
+
+
+def test_the_examples_of_the_proof_come_from_the_whole_store():
+    """The dialogues of its first file may all be short."""
+    store = laid_out([example(3)] * 1000 + [example(50)] * 1000)
+    assert {len(one.input_ids) for one in proof_examples(store, (1,))} == {3, 50}
+    assert len(proof_examples(laid_out([example(3)]), (1,))) == 2
+
+
+def example(size):
+    return Example(np.arange(size, dtype=np.int32), np.array([0] + [1] * (size - 1), np.uint8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 import pytest
@@ -12,7 +11,6 @@ from sentencepiece import SentencePieceProcessor
 
 from convo_cli.config.schema import TokenizerConfig
 from convo_cli.errors import DataError, ModelError
-from convo_cli.text.tokenizers import trained as module
 from convo_cli.text.tokenizers.pretrained import load_pretrained_tokenizer
 from convo_cli.text.tokenizers.trained import (
     add_special_tokens,
@@ -154,30 +152,6 @@ def test_an_error_in_the_data_keeps_its_own_words():
 
     with pytest.raises(DataError, match="no JSON"):
         train_sentencepiece(broken(), TokenizerConfig(vocab_size=400))
-
-
-def test_no_more_text_is_read_than_fits_into_memory(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_TRAINING_CHARACTERS", 1000)
-    read = 0
-
-    def endless():
-        nonlocal read
-        while True:
-            read += 1
-            yield f"Line {read} of a text\nthat has no end"
-
-    train_sentencepiece(endless(), TokenizerConfig(vocab_size=400))
-    assert read < 100
-
-
-@given(st.lists(st.sampled_from(["word", " ", "a" * 400, "語" * 700]), max_size=20))
-def test_a_long_line_is_cut_before_spaces_and_no_text_is_lost(words):
-    line = "".join(words)
-    parts = list(module._lines([line]))
-    assert "".join(parts) == line
-    assert all(len(part) <= 1000 for part in parts)
-    for before, after in pairwise(parts):
-        assert after.startswith(" ") or len(before) == 1000
 
 
 @pytest.mark.parametrize("kind", KINDS)
