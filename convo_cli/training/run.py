@@ -1,7 +1,6 @@
 """Composition root of training, which starts, resumes or forks a run.
 
-Everything is checked before the run directory appears. It appears with checkpoint 0, so every run
-can be resumed.
+Everything is checked before the run directory appears, with checkpoint 0 to resume from.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.distributed.same_inputs import require_same_config, require_same_parts
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
-from convo_cli.training.plan import Plan, make_plan
+from convo_cli.training.planning.plan import Plan, make_plan
 from convo_cli.training.recorded import follow, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
 from convo_cli.training.resume.place import forked, rewind
@@ -83,13 +82,14 @@ def plan_run(config: RunConfig, emit: Emit, num_processes: int = 1) -> Plan:
 
         def fill(aside: RunDirectory) -> None:
             new.fill(aside)
-            plans.append(make_plan(new.run, new.parts, new.state, aside.checkpoint(0)))
+            begin("estimating memory and time", emit)
+            plans.append(make_plan(new.run, new.parts, new.state, aside, num_processes))
 
         with stop.interrupting(_NOTHING, hint=_AGAIN), masked(new.allowed):
             rehearse(new.run, fill)
         for notice in warm_up_notices(new.parts, 0):
             emit(notice)
-        return replace(plans[0], start=replace(plans[0].start, num_processes=num_processes))
+        return plans[0]
 
 
 @dataclass(frozen=True)

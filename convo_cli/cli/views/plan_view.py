@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convo_cli.cli.console import printable
 from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.event_lines import show
+from convo_cli.cli.views.progress.meter import duration
 from convo_cli.errors import typeable
 from convo_cli.wording import counted, shared_device
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from convo_cli.events import TokenCounts
-    from convo_cli.training.plan import Plan
+    from convo_cli.training.planning.plan import Plan
 
 _LABEL_WIDTH = 14
+_SMALLEST = 2**17  # bytes of a part of the memory that is shown
 _PLOT_HEIGHT = 6  # rows
 _PLOT_WIDTH = 56  # columns at most
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -66,6 +68,23 @@ def as_record(plan: Plan) -> dict[str, Any]:
             "last": rates[-1][1],
             "values": [{"step": step, "learning_rate": rate} for step, rate in rates],
         },
+        **_estimates(plan),
+    }
+
+
+def _estimates(plan: Plan) -> dict[str, Any]:
+    """Return the estimates of memory and time for the `--json` object."""
+    estimate, memory = plan.estimate, plan.estimate.memory
+    seconds = estimate.seconds_per_step
+    return {
+        "memory": {
+            "basis": "measured" if estimate.is_measured else "computed",
+            **{f"{name}_bytes": num_bytes for name, num_bytes in asdict(memory).items()},
+            "peak_bytes": memory.peak,
+            "free_bytes": estimate.room,
+        },
+        "seconds_per_step": seconds,
+        "seconds": None if seconds is None else seconds * plan.start.max_steps,
     }
 
 
@@ -114,8 +133,26 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         *test,
         ("checkpoints", f"{plan.num_checkpoints:,}, {each} each; the first is smaller"),
         ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
+        *_memory_and_time(plan),
         ("learning rate", ", ".join(f"{rate:.2g} at step {step:,}" for step, rate in corners)),
     ]
+
+
+def _memory_and_time(plan: Plan) -> list[tuple[str, str]]:
+    estimate, memory = plan.estimate, plan.estimate.memory
+    how = "measured with one batch" if estimate.is_measured else "computed"
+    each = " for each process" if plan.start.num_processes > 1 else ""
+    parts = [
+        f"{_size(num_bytes)} {name}"
+        for name, num_bytes in asdict(memory).items()
+        if num_bytes >= _SMALLEST
+    ]
+    peak = f"{_size(memory.peak)} at most{each} ({how}); {_size(estimate.room)} free"
+    rows = [("memory", peak), ("", ", ".join(parts))]
+    if (seconds := estimate.seconds_per_step) is not None:
+        whole = duration(seconds * plan.start.max_steps)
+        rows.append(("time", f"{seconds:.2g} s a step, {whole} for all steps, no evaluations"))
+    return rows
 
 
 def _plot(rates: Sequence[tuple[int, float]], width: int, *, is_unicode: bool) -> list[str]:

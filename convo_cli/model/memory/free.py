@@ -44,7 +44,7 @@ def limit_bytes(device: torch.device) -> int:
         return total
     if device.type == "mps":
         return torch.mps.recommended_max_memory()
-    swap = psutil.swap_memory().total
+    swap: int = psutil.swap_memory().total
     shared = min(bound.limit for bound in (_machine(), *cgroup_bounds())) + swap
     return min([shared, *(bound.limit for bound in _own_bounds())])
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
-from convo_cli.training.plan import _max_checkpoints, _num_due
+from convo_cli.training.planning.plan import _max_checkpoints, _num_due
 
 _LENGTHS = np.array([3, 7, 5, 1, 8, 2, 4], dtype=np.int64)
 _INTERVALS = st.none() | st.integers(1, 12)

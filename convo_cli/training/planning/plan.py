@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from convo_cli.training.optim import (
     learning_rate_at,
     schedule_corners,
 )
+from convo_cli.training.planning.run_estimate import RunEstimate, estimate_run
 from convo_cli.training.recorded import started
 from convo_cli.training.saving import optimizer_file_bytes, trained_parameters
 from convo_cli.training.state import TrainState
@@ -52,6 +53,8 @@ class Plan:
     """Free space where the run directory will be."""
     learning_rates: tuple[tuple[int, float], ...]
     """Steps, counted from 1, and their rates: the first, the peak, the last and some in between."""
+    estimate: RunEstimate
+    """Estimates of memory and time."""
 
     @property
     def peak_bytes(self) -> int:
@@ -59,8 +62,10 @@ class Plan:
         return self.max_checkpoints * self.checkpoint_bytes
 
 
-def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -> Plan:
-    """Return the plan of a new run; ``first`` is its checkpoint before step 1."""
+def make_plan(
+    run: RunDirectory, parts: Parts, state: TrainState, aside: RunDirectory, num_processes: int
+) -> Plan:
+    """Return the plan of a new run that has been written ``aside``, without its first step."""
     config, order, max_steps = parts.config, parts.order, parts.max_steps
     is_evaluated = is_evaluation_due(parts, max_steps)
     evaluations = [config.evaluation.every_steps] if is_evaluated else []
@@ -70,7 +75,7 @@ def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -
     num_checkpoints = 1 + _num_due(parts, saves, *evaluations)
     total, _, free = shutil.disk_usage(run.path.parent)
     return Plan(
-        start=started(run, parts, state, {}),
+        start=replace(started(run, parts, state, {}), num_processes=num_processes),
         num_trained_parameters=sum(
             parameter.numel() for parameter in trained_parameters(parts.model).values()
         ),
@@ -80,10 +85,11 @@ def make_plan(run: RunDirectory, parts: Parts, state: TrainState, first: Path) -
         num_evaluations=num_evaluations,
         num_checkpoints=num_checkpoints,
         may_stop_early=is_evaluated and config.evaluation.early_stopping.patience is not None,
-        checkpoint_bytes=_checkpoint_bytes(first, parts),
+        checkpoint_bytes=_checkpoint_bytes(aside.checkpoint(0), parts),
         max_checkpoints=_max_checkpoints(parts, num_checkpoints, num_evaluations),
         free_bytes=free if total else 0,
         learning_rates=_learning_rates(parts),
+        estimate=estimate_run(parts, num_processes),
     )
 
 

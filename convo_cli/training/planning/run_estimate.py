@@ -1,0 +1,128 @@
+"""Memory and time of a run, from one real forward and backward pass if that is quick and fits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from convo_cli.model.batches.batching import proof_examples
+from convo_cli.model.batches.loss import Batch
+from convo_cli.model.cost import FlopCounter
+from convo_cli.model.memory.batch_trial import Trial, release, try_batch
+from convo_cli.model.usage import process_memory
+from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.training.planning.longest_batch import (
+    batches_of_step,
+    longest_of_training,
+    training_batch,
+)
+from convo_cli.training.planning.run_memory import (
+    RunMemory,
+    compute_memory,
+    evaluation,
+    held_bytes,
+    larger,
+    loss_of,
+    memory_at,
+    room_bytes,
+    training_peak,
+)
+
+if TYPE_CHECKING:
+    from convo_cli.training.build import Parts
+
+_QUICK = 20.0
+"""Longest trial in seconds."""
+_SAFE = 0.7
+"""Share of the free memory that a trial may need by the computed estimate."""
+_NUM_STEPS = 8
+"""Steps whose operations are counted for the mean."""
+_UPDATE_BYTES = 40
+"""Bytes of memory that clipping and AdamW read and write for each trained parameter, in fp32."""
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """Estimates of a run before its first step."""
+
+    memory: RunMemory
+    room: int
+    """Free memory of the device, with what this process already holds."""
+    is_measured: bool
+    """True if the longest micro-batch was computed, else its memory and time are extrapolated."""
+    seconds_per_step: float | None
+    """Mean time of a step, without evaluations and checkpoints; None if there was no memory."""
+
+
+def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
+    """Estimate memory and time of a run; weights and random state stay as they are."""
+    loaded = _peak_so_far(parts.device)
+    memory = compute_memory(parts, num_processes)
+    room = room_bytes(parts.device, num_processes)
+    count, nll_sum = FlopCounter(parts.model), loss_of(parts)
+    examples = proof_examples(parts.data.train, (ASSISTANT_TARGET, USER_TARGET))
+    short = parts.batching.batch(examples, (ASSISTANT_TARGET, USER_TARGET))
+    longest, is_later = longest_of_training(parts, num_processes)
+    batch, is_measured = short, False
+    needed = memory.peak - memory.moments
+    trial = try_batch(parts.model, nll_sum, short) if needed < _SAFE * room else None
+    if trial is not None and count(longest) / count(short) * trial.seconds < _QUICK:
+        release(parts.device)
+        held = held_bytes(parts.device)
+        measured = try_batch(parts.model, nll_sum, longest)
+        if measured is not None:
+            batch, trial, is_measured = longest, measured, True
+            training = _measured(parts, longest, measured, held, is_later=is_later)
+            memory = larger(training, evaluation(parts))
+    memory = replace(memory, loading=max(0, loaded - memory.peak))
+    seconds = None
+    if trial is not None:
+        seconds = trial.seconds * _operations_per_step(parts, count, num_processes) / count(batch)
+        seconds += _update_seconds(parts)
+    return RunEstimate(memory, room, is_measured, seconds)
+
+
+def _measured(parts: Parts, batch: Batch, trial: Trial, held: int, *, is_later: bool) -> RunMemory:
+    """Return the memory of a run whose longest micro-batch is that of a trial."""
+    alone = peak = training_peak(parts, batch, has_gradients=False)
+    if is_later:  # the trial had no gradients of an earlier micro-batch
+        peak = training_peak(parts, batch, has_gradients=True)
+    above = trial.peak_bytes - alone.gradients - alone.logits
+    activations = max(0, above + peak.activations - alone.activations)
+    return memory_at(parts, replace(peak, activations=activations), held)
+
+
+def _peak_so_far(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return process_memory()[1] if device.type == "cpu" else 0
+
+
+def _operations_per_step(parts: Parts, count: FlopCounter, num_processes: int) -> float:
+    """Return the mean operations of a step in one process."""
+    steps = {step * parts.max_steps // _NUM_STEPS for step in range(_NUM_STEPS)}
+    operations = [
+        sum(count(training_batch(parts, chosen)) for chosen in batches)
+        for batches in (batches_of_step(parts, step, num_processes) for step in steps)
+    ]
+    return sum(operations) / len(operations)
+
+
+def _update_seconds(parts: Parts) -> float:
+    """Return the time of clipping and AdamW, from the time of a copy of 32 MiB."""
+    trained = sum(one.numel() for one in parts.model.parameters() if one.requires_grad)
+    source = torch.empty(2**23, device=parts.device).fill_(0)
+    target = torch.empty_like(source).fill_(0)
+    _wait(parts.device)
+    started = time.perf_counter()
+    target.copy_(source)
+    _wait(parts.device)
+    return (time.perf_counter() - started) / (2 * source.nbytes) * _UPDATE_BYTES * trained
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

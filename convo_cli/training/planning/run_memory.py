@@ -1,0 +1,160 @@
+"""Peak of memory of a run by part, computed before its first step.
+
+Weights, gradients and AdamW's moments have known sizes. The rest comes from the passes of the
+longest micro-batch, and of the longest batch of an evaluation, on fake tensors
+(`model/memory/live_tensors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from convo_cli.model.batches.loss import Batch
+from convo_cli.model.device import autocast_for
+from convo_cli.model.memory.free import free_bytes
+from convo_cli.model.memory.live_tensors import LivePeak, live_peak
+from convo_cli.model.usage import process_memory
+from convo_cli.training.planning.longest_batch import longest_of_evaluation, longest_of_training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from convo_cli.model.memory.live_tensors import LossOf
+    from convo_cli.training.build import Parts
+
+_HEAP, _CHECKPOINTED_HEAP = 1.2, 2.5
+"""Memory of a process on a CPU for each byte of activations.
+
+glibc keeps freed memory between tensors that still exist. Measured with 2,048 tokens and models of
+6 and 30 layers: 1.2 and 1.2, with gradient checkpointing 3.0 and 3.1, with 400 tokens less.
+"""
+_LATER = 50 * 2**20
+"""Bytes of libraries that a run imports after its start, on a CPU: plots, logs and metrics."""
+
+
+@dataclass(frozen=True)
+class RunMemory:
+    """Bytes of a process by part, at the moment at which they are most.
+
+    On CUDA they are those of torch's allocator, which has no program.
+    """
+
+    program: int
+    """Python, torch, and the data that is kept in memory."""
+    weights: int
+    gradients: int
+    """Those that exist at the peak; none if the activations of a step's only micro-batch set it."""
+    moments: int
+    activations: int
+    logits: int
+    loading: int = 0
+    """What loading and checking the model took more than all the rest."""
+
+    @property
+    def peak(self) -> int:
+        """Return the sum of the parts."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def compute_memory(parts: Parts, num_processes: int = 1) -> RunMemory:
+    """Return the memory of the process that holds the longest micro-batch."""
+    batch, is_later = longest_of_training(parts, num_processes)
+    peak = training_peak(parts, batch, has_gradients=is_later)
+    activations = round(peak.activations * heap(parts.device, saves_memory=_saves_memory(parts)))
+    return larger(memory_at(parts, replace(peak, activations=activations)), evaluation(parts))
+
+
+def larger(memory: RunMemory, other: RunMemory | None) -> RunMemory:
+    """Return the estimate with the higher peak."""
+    return memory if other is None or other.peak < memory.peak else other
+
+
+def evaluation(parts: Parts) -> RunMemory | None:
+    """Return the memory of an evaluation during the run; None without one."""
+    if (batch := longest_of_evaluation(parts)) is None:
+        return None
+    peak = live_peak(parts.model, loss_of(parts), batch, has_gradients=False, is_trained=False)
+    # The gradients of the last step exist until the next one.
+    return memory_at(parts, replace(peak, gradients=tensor_bytes(parts)[1]))
+
+
+def memory_at(parts: Parts, peak: LivePeak, held: int | None = None) -> RunMemory:
+    """Return the memory with these tensors beside what the process held before them."""
+    weights, all_gradients, moments = tensor_bytes(parts)
+    held = held_bytes(parts.device) if held is None else held
+    libraries = _LATER if parts.device.type == "cpu" else 0
+    return RunMemory(
+        program=max(0, held - model_bytes(parts.model)) + libraries,
+        weights=weights,
+        gradients=min(peak.gradients, all_gradients),
+        moments=moments,
+        activations=peak.activations,
+        logits=peak.logits,
+    )
+
+
+def training_peak(
+    parts: Parts, batch: Batch, *, has_gradients: bool, saves_memory: bool = False
+) -> LivePeak:
+    """Return the live tensors of a micro-batch at its peak."""
+    return live_peak(
+        parts.model, loss_of(parts), batch, has_gradients=has_gradients, saves_memory=saves_memory
+    )
+
+
+def loss_of(parts: Parts) -> LossOf:
+    """Return the computation of a batch's loss, in the precision of the run."""
+    autocast = autocast_for(parts.device, parts.execution.precision)
+
+    def nll_sum(model: PreTrainedModel, batch: Batch) -> Tensor:
+        with autocast():
+            return parts.batching.nll_sum(model, batch)
+
+    return nll_sum
+
+
+def tensor_bytes(parts: Parts) -> tuple[int, int, int]:
+    """Return the bytes of weights, gradients and moments that a process holds between steps."""
+    size = parts.world.size if parts.execution.sharding == "full" else 1
+    trained = _bytes(one for one in parts.model.parameters() if one.requires_grad)
+    return model_bytes(parts.model) // size, trained // size, 2 * trained // size
+
+
+def model_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of parameters and buffers."""
+    return _bytes(model.parameters()) + _bytes(model.buffers())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _saves_memory(parts: Parts) -> bool:
+    return parts.config.training.gradient_checkpointing
+
+
+def heap(device: torch.device, *, saves_memory: bool) -> float:
+    """Return the bytes of memory for each byte of activations."""
+    if device.type != "cpu":
+        return 1.0
+    return _CHECKPOINTED_HEAP if saves_memory else _HEAP
+
+
+def held_bytes(device: torch.device) -> int:
+    """Return what this process holds now on a device."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    return process_memory()[0]
+
+
+def room_bytes(device: torch.device, num_processes: int = 1) -> int:
+    """Return what each of some processes on this machine may hold in all, with what it holds."""
+    sharing = num_processes if device.type == "cpu" else 1
+    return held_bytes(device) + free_bytes(device) // sharing
