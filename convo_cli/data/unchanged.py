@@ -30,15 +30,17 @@ def read_unchanged(
     files: Iterable[HashedFile],
     data_config: DataConfig,
     omissions: Sequence[Omissions] | None = None,
+    opened: list[HashingFile] | None = None,
 ) -> Iterator[Iterator[Dialogue]]:
     """Read the dialogues of the files; raise `FileChangedError` after the block if one changed.
 
-    ``omissions`` are those of `read_dialogues`. A file that was not read to its end is still hashed
+    ``omissions`` are those of `read_dialogues`. Files are added to ``opened`` once they are read. A
+    file that was not read to its end is still hashed
     to its end. The `FileChangedError` replaces a `DataError` or `UsageError` of the block, which
     may come from a half-written file.
     """
     files = tuple(files)
-    opened: list[HashingFile] = []
+    opened = [] if opened is None else opened
 
     def open_raw(path: str) -> HashingFile:
         opened.append(HashingFile(path))
@@ -64,13 +66,19 @@ class HashingFile(io.FileIO):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._digest = hashlib.sha256()
+        self._num_bytes = 0
         self._is_at_end = False
 
     def readinto(self, buffer: Any) -> int:
         size = super().readinto(buffer) or 0
         self._digest.update(memoryview(buffer)[:size])
+        self._num_bytes += size
         self._is_at_end = size == 0
         return size
+
+    def so_far(self) -> tuple[int, str]:
+        """Return the number of bytes that were read, and their SHA-256."""
+        return self._num_bytes, self._digest.hexdigest()
 
     def sha256(self) -> str:
         """Return the SHA-256 of the whole file, after reading the rest of it."""
@@ -78,6 +86,17 @@ class HashingFile(io.FileIO):
         while not self._is_at_end:
             self.readinto(block)
         return self._digest.hexdigest()
+
+
+def begins_with(file: HashedFile, num_bytes: int, sha256: str) -> bool:
+    """Return whether the file has its hash, and its first bytes have this one."""
+    if sha256 == file.sha256:
+        return True
+    with HashingFile(file.path) as raw:
+        left, block = num_bytes, memoryview(bytearray(BUFFER_BYTES))
+        while left and (size := raw.readinto(block[:left])):
+            left -= size
+        return raw.so_far() == (num_bytes, sha256) and raw.sha256() == file.sha256
 
 
 def _require_unchanged(files: Iterable[HashedFile], opened: Iterable[HashingFile]) -> None:

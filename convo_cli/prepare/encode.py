@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
+
+import numpy as np
 
 from convo_cli.background import one_ahead
 from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue, chunks
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink
+from convo_cli.data.unchanged import HashingFile
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, Progress
 from convo_cli.prepare.inputs import Inputs
@@ -34,12 +38,16 @@ def encode_files(
     max_dialogues: int | None,
     total: int | None,
     earlier: Sequence[EarlierStore],
+    encoded: TokenStore | None = None,
+    opened: list[HashingFile] | None = None,
 ) -> Iterator[TokenStore]:
     """Encode every dialogue of a data set, or the first ``max_dialogues``, a chunk at a time.
 
     ``omissions``, one for each file, count what is not trained on (see `Inputs.read`). Problems
     that prevent training on a dialogue go to ``found``. Dialogues are taken from ``earlier`` stores
-    if encoding them would give the same. ModelError if transformers renders the first
+    if encoding them would give the same. Those of ``encoded``, the beginning of the same store, are
+    neither encoded nor yielded, but their problems are found. The data files are added to
+    ``opened`` once they are read. ModelError if transformers renders the first
     dialogues differently from training, FileChangedError if a file changed since it was hashed.
     """
     config, emit = inputs.config, inputs.emit
@@ -48,8 +56,8 @@ def encode_files(
     def tasks(
         stream: Iterator[Dialogue],
     ) -> Iterator[Callable[[], list[tuple[Dialogue, Encoded | Problem]]]]:
-        num_read = 0
-        for chunk in chunks(_checked(stream, encoder, emit)):
+        num_read = num_encoded
+        for chunk in chunks(stream):
             known = [
                 find_encoded(earlier, number, dialogue, encoder.max_length)
                 for number, dialogue in enumerate(chunk, num_read)
@@ -57,14 +65,24 @@ def encode_files(
             yield partial(_encode_rest, chunk, known, config, encoder)
             num_read += len(chunk)
 
-    done = 0
+    done, num_encoded = 0, 0 if encoded is None else len(encoded.dialogues)
     emit(Progress(stage, done, total, "dialogues"))
-    with inputs.read(data_set, omissions=omissions) as dialogues:
+    with inputs.read(data_set, omissions=omissions, opened=opened) as dialogues:
+        stream = _checked(islice(dialogues, max_dialogues), encoder, emit)
+        for chunk in chunks(islice(stream, num_encoded)):
+            assert encoded is not None, "it has dialogues"
+            part = encoded.part(done, done + len(chunk))
+            left_out = np.flatnonzero(part.dialogues["num_tokens"] == 0).tolist()
+            again = encode([chunk[number] for number in left_out], config, encoder)
+            problems = dict(zip(left_out, again, strict=True))
+            _report(chunk, problems, part, config, encoder, found)
+            done += len(chunk)
+            emit(Progress(stage, done, total, "dialogues"))
         # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the
         # one before it stored.
-        for chunk in one_ahead(tasks(islice(dialogues, max_dialogues))):
-            yield to_store(chunk, config, encoder, found, paths)
-            done += len(chunk)
+        for pairs in one_ahead(tasks(stream)):
+            yield to_store(pairs, config, encoder, found, paths)
+            done += len(pairs)
             emit(Progress(stage, done, total, "dialogues"))
     if done == 0:
         raise DataError(
@@ -106,17 +124,34 @@ def to_store(
     paths: Sequence[str] = (),
 ) -> TokenStore:
     """Build a store of the dialogues; problems that prevent training on one go to ``found``."""
-    problems = {number: one for number, (_, one) in enumerate(encoded) if isinstance(one, Problem)}
     part = TokenStore.build(
         [(dialogue, one if isinstance(one, Encoded) else LEFT_OUT) for dialogue, one in encoded],
         paths,
     )
-    dialogues = [dialogue for dialogue, _ in encoded]
+    dialogues, results = (
+        [dialogue for dialogue, _ in encoded],
+        dict(enumerate(one for _, one in encoded)),
+    )
+    _report(dialogues, results, part, config, encoder, found)
+    return part
+
+
+def _report(
+    dialogues: Sequence[Dialogue],
+    results: Mapping[int, Encoded | Problem],
+    part: TokenStore,
+    config: RunConfig,
+    encoder: DialogueEncoder,
+    found: ProblemSink,
+) -> None:
+    """Report the problems among the results by number, and those of the store of the dialogues."""
+    problems = {number: one for number, one in results.items() if isinstance(one, Problem)}
     problems |= find_untrained(dialogues, part, config.dialogue.train_on, encoder.stop_ids)
-    for _, problem in sorted(problems.items()):  # in the order of the data, however it is cut
+    for _, problem in sorted(
+        problems.items(), key=itemgetter(0)
+    ):  # in the order of the data, however it is cut
         if not (isinstance(problem, LongTurn) and config.dialogue.long_turns == "drop"):
             found(problem)
-    return part
 
 
 def _checked(

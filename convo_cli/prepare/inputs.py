@@ -12,7 +12,7 @@ from convo_cli.config.schema import RunConfig
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.held_out.validation_split import ValidationSplit, find_split, hash_opening
 from convo_cli.data.omissions import Omissions
-from convo_cli.data.unchanged import read_unchanged
+from convo_cli.data.unchanged import HashingFile, read_unchanged
 from convo_cli.events import Emit
 from convo_cli.prepare.cache import Cache
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles
@@ -63,6 +63,7 @@ class Inputs:
         data_set: str,
         files: Sequence[DataFile] | None = None,
         omissions: Sequence[Omissions] | None = None,
+        opened: list[HashingFile] | None = None,
     ) -> Iterator[Iterator[Dialogue]]:
         """Read the dialogues of a data set, like `read_unchanged`; ``files`` are some of its files.
 
@@ -71,11 +72,11 @@ class Inputs:
         """
         files = self.files_of(data_set) if files is None else files
         if not self._is_split(data_set):
-            with read_unchanged(files, self.config.data, omissions) as dialogues:
+            with read_unchanged(files, self.config.data, omissions, opened) as dialogues:
                 yield dialogues
             return
         counts = omissions if data_set == "train" else None
-        with read_unchanged(files, self.config.data, counts) as dialogues:
+        with read_unchanged(files, self.config.data, counts, opened) as dialogues:
             by_file = dict(zip((file.path for file in files), counts or (), strict=False))
             yield _one_side(dialogues, self._split, data_set, by_file)
 

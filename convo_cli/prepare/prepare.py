@@ -22,6 +22,7 @@ from convo_cli.data.held_out.validation_split import is_by_chance
 from convo_cli.data.omissions import Omissions, report_omissions
 from convo_cli.errors import DataError
 from convo_cli.events import Emit, Notice, TokenCounts
+from convo_cli.prepare.cache import Seals
 from convo_cli.prepare.encode import encode_files, trains_on_users
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import (
@@ -34,12 +35,20 @@ from convo_cli.prepare.preflight import (
     find_leaks,
     report_replies,
 )
-from convo_cli.prepare.stored import REFUSED, TOKENS, find_earlier, open_stored, write_omissions
+from convo_cli.prepare.stored import (
+    REFUSED,
+    TOKENS,
+    Unfinished,
+    find_earlier,
+    open_stored,
+    write_omissions,
+)
 from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.text.contract import contract_of
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.vocabulary import num_ids
-from convo_cli.tokens.store import TokenStore, write
+from convo_cli.tokens.store import TokenStore
+from convo_cli.tokens.store_check import require_valid_store
 from convo_cli.wording import counted
 
 _NAMED = 5  # dialogues left out, in a notice
@@ -156,31 +165,39 @@ def _store(
     }
     variant = {"max_length": encoder.max_length, "long_turns": config.dialogue.long_turns}
     size = num_ids(encoder.tokenizer)
-
-    def make(folder: Path) -> None:
-        refusals = Refusals(max_problems)
-        omissions = [Omissions() for _ in files]
-        chunks = encode_files(
-            inputs,
-            data_set,
-            encoder,
-            refusals,
-            omissions=omissions,
-            stage=f"encoding {what} data",
-            max_dialogues=max_dialogues,
-            total=_num_lines(inputs, data_set, max_dialogues),
-            earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
-        )
-        write(chunks, folder)
-        write_omissions(omissions, folder)
-        if groups := refusals.groups():
-            if refusals.needed:
-                cache.keep(REFUSED, key, variant, folder)
-            raise PreflightError(groups, refusals.needed)
-
-    open_ = partial(
-        open_stored, cache=cache, num_ids=size, max_length=encoder.max_length, num_files=len(files)
+    check = partial(
+        require_valid_store, num_ids=size, max_length=encoder.max_length, num_files=len(files)
     )
+
+    def make(folder: Path) -> Seals:
+        refusals, home = Refusals(max_problems), cache.unfinished(TOKENS, key, variant)
+        omissions = [Omissions() for _ in files]
+        with Unfinished(folder, home, cache, files, check, emit) as store:
+            chunks = encode_files(
+                inputs,
+                data_set,
+                encoder,
+                refusals,
+                omissions=omissions,
+                stage=f"encoding {what} data",
+                max_dialogues=max_dialogues,
+                total=_num_lines(inputs, data_set, max_dialogues),
+                earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
+                encoded=store.store,
+                opened=store.opened,
+            )
+            for chunk in chunks:
+                store.append(chunk)
+            seals = store.finish(folder)
+            write_omissions(omissions, folder)
+            if groups := refusals.groups():
+                if refusals.needed:
+                    cache.keep(REFUSED, key, variant, folder)
+                store.discard()
+                raise PreflightError(groups, refusals.needed)
+        return seals
+
+    open_ = partial(open_stored, cache=cache, check=check, num_files=len(files))
     (opened, omissions), was_there = cache.get(TOKENS, key, make, open_, variant)
     if was_there:
         emit(Notice(f"the {what} data was encoded earlier; reusing its tokens"))

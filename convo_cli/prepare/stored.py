@@ -1,12 +1,16 @@
 """Encoded data in the cache: checked when it is opened, because its files could be forged.
 
-Dialogues that were encoded under another dialogue.max_length or long_turns are used again.
+Dialogues that were encoded under another dialogue.max_length or long_turns are used again. An
+encoding that takes long is recorded while it runs; after an interruption it continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +20,32 @@ import msgspec
 
 from convo_cli.data.dialogue import Dialogue
 from convo_cli.data.omissions import Omissions
+from convo_cli.data.unchanged import HashedFile, HashingFile, begins_with
 from convo_cli.errors import CheckpointError
+from convo_cli.events import Emit, Notice
 from convo_cli.prepare.cache import Cache
+from convo_cli.storage.atomic import write_file
+from convo_cli.storage.sealed import Seal
 from convo_cli.tokens.store import Encoded, TokenStore
 from convo_cli.tokens.store_check import require_valid_store
+from convo_cli.tokens.store_writer import StoreWriter
+from convo_cli.wording import counted
 
 _OMISSIONS_FILE = "omissions.json"
 TOKENS, REFUSED = "tokens", "refused"
 """Cache kinds: stores to train on, and the encoded part of data refused for its long turns."""
+
+
+_RECORD_FILE = "record.json"
+_SECONDS_PER_RECORD = 5.0
+"""Time of an encoding that a kill may lose, and that none of it is recorded for."""
+
+
+class _Record(msgspec.Struct):
+    """How much of each column of a store is encoded, and what was read of each data file."""
+
+    columns: dict[str, Seal]
+    read: list[Seal]
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,101 @@ def find_earlier(
     return stores
 
 
+class Unfinished:
+    """The store that is being encoded; a context manager that closes its files.
+
+    From the first record on its files are in ``home``, where they survive the process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        home: Path,
+        cache: Cache,
+        files: Sequence[HashedFile],
+        check: Callable[[TokenStore], object],
+        emit: Emit,
+    ) -> None:
+        """Create the files in ``folder``, or continue after what ``home`` has.
+
+        What ``check`` refuses with a CheckpointError, and what comes from other ``files``, is
+        deleted.
+        """
+        self.opened: list[HashingFile] = []
+        """The data files that are being read."""
+        self.store: TokenStore | None = None
+        """What an earlier process encoded: the first dialogues."""
+        self._home = home
+        writer: StoreWriter | None = None
+        if os.path.lexists(home):
+            try:
+                writer = self._continue(cache, files, check)
+            except (CheckpointError, OSError) as error:
+                what = f"{home}: {error.strerror or error}" if isinstance(error, OSError) else error
+                emit(Notice(f"{what}; encoding the data from the start", is_warning=True))
+                self.store = None
+                self.discard()
+        if self.store is not None:
+            encoded = counted(len(self.store.dialogues), "dialogue")
+            message = f"{encoded} were encoded before an interruption; continuing after them"
+            emit(Notice(message))
+        self._writer = writer or StoreWriter(folder)
+        self._recorded = time.monotonic()
+
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def append(self, part: TokenStore) -> None:
+        """Add encoded dialogues, and record them with those before from time to time."""
+        self._writer.append(part)
+        if time.monotonic() - self._recorded >= _SECONDS_PER_RECORD:
+            self._record()
+            self._recorded = time.monotonic()
+
+    def finish(self, folder: Path) -> Mapping[str, Seal]:
+        """Close the files, in ``folder``; return the seals of those that were recorded."""
+        seals = {}
+        if self._writer.folder == self._home:
+            seals = self._writer.seal()
+            self._writer.move(folder)
+        self._writer.close()
+        return seals
+
+    def discard(self) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _continue(
+        self, cache: Cache, files: Sequence[HashedFile], check: Callable[[TokenStore], object]
+    ) -> StoreWriter:
+        cache.require_own(self._home)
+        path = self._home / _RECORD_FILE
+        with open(path, "rb", opener=cache.opener) as file:
+            try:
+                record = msgspec.json.decode(file.read(), type=_Record)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise CheckpointError(f"{path}: {error}") from error
+        with ExitStack() as stack:
+            writer = stack.enter_context(StoreWriter(self._home, record.columns, cache.opener))
+            self.store = TokenStore.open(self._home, cache.opener)
+            check(self.store)
+            pairs = zip(files, record.read, strict=False)
+            if not all(begins_with(file, *read) for file, read in pairs):
+                raise CheckpointError(f"{self._home}: a data file changed while it was encoded")
+            stack.pop_all()
+        return writer
+
+    def _record(self) -> None:
+        if self._writer.folder != self._home:
+            self._home.mkdir()
+            self._writer.move(self._home)
+        # Readers are ahead of the encoding, so these bytes hold all its dialogues.
+        record = _Record(self._writer.seal(), [file.so_far() for file in self.opened])
+        write_file(self._home / _RECORD_FILE, msgspec.json.encode(record))
+
+
 def find_encoded(
     earlier: Sequence[EarlierStore], number: int, dialogue: Dialogue, max_length: int
 ) -> Encoded | None:
@@ -82,12 +199,12 @@ def write_omissions(omissions: Sequence[Omissions], folder: Path) -> None:
 
 
 def open_stored(
-    folder: Path, cache: Cache, *, num_ids: int, max_length: int, num_files: int
+    folder: Path, cache: Cache, check: Callable[[TokenStore], object], num_files: int
 ) -> tuple[TokenStore, list[Omissions]]:
     """Open the store and the omissions; CheckpointError if encoding cannot have written them."""
     store = TokenStore.open(folder, cache.opener)
     try:
-        require_valid_store(store, num_ids=num_ids, max_length=max_length, num_files=num_files)
+        check(store)
         with open(folder / _OMISSIONS_FILE, "rb", opener=cache.opener) as file:
             omissions = msgspec.json.decode(file.read(), type=list[Omissions])
         if len(omissions) != num_files:

@@ -7,10 +7,13 @@ control lists are ignored. Windows has neither owners nor modes, so every check 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
+import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,3 +199,16 @@ def _group_at(place: Path) -> int:
     status = next(existing, Path()).stat()
     is_inherited = status.st_mode & stat.S_ISGID or sys.platform == "darwin"
     return status.st_gid if is_inherited else os.getegid()
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether this user can write to a directory, or create it."""
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+
+
+def temporary_directory() -> Path:
+    """Create a directory of this user that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="convo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

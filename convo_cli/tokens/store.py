@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,13 +37,14 @@ _DIALOGUE = np.dtype(
         ("is_split", "?"),
     ]
 )
-_TOKENS: dict[str, np.dtype[Any]] = {"input_ids": np.dtype("<i4"), "targets": np.dtype("u1")}
-"""Columns with one number per token, which may be larger than memory."""
-_COLUMNS: dict[str, np.dtype[Any]] = {
+COLUMNS: dict[str, np.dtype[Any]] = {
+    "input_ids": np.dtype("<i4"),
+    "targets": np.dtype("u1"),
     "offsets": np.dtype("<i8"),
     "dialogue_of": np.dtype("<i8"),
     "dialogues": _DIALOGUE,
 }
+"""The files of a store, and the type of their numbers or records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,14 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
-        """Open the files of `write`; an example is read from them when it is needed.
+        """Open the files of `store_writer`; an example is read from them when it is needed.
 
         CheckpointError if the places of the examples are impossible. Else their content is not
         checked here: see `convo_cli.tokens.store_check`.
         """
         files = {
             name: store_columns.FileColumn(folder / name, dtype, opener)
-            for name, dtype in (_TOKENS | _COLUMNS).items()
+            for name, dtype in COLUMNS.items()
         }
         return cls(
             files["input_ids"],
@@ -134,11 +134,29 @@ class TokenStore:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Example:
-        block = index // _INDEXED
-        before = self.lengths[block * _INDEXED : index].sum(dtype=np.int64)
-        begin = int(self._block_starts[block] + before)
-        part = slice(begin, begin + int(self.lengths[index]))
+        part = self._tokens_of(range(index, index + 1))
         return Example(self.input_ids[part], self.targets[part])
+
+    def part(self, begin: int, end: int) -> TokenStore:
+        """Return the dialogues from ``begin`` to before ``end`` as a store in memory."""
+        own = self.examples_between(begin, end)
+        tokens, examples = self._tokens_of(own), slice(own.start, own.stop)
+        return TokenStore(
+            self.input_ids[tokens],
+            self.targets[tokens],
+            self.lengths[examples],
+            self.dialogue_of[examples] - np.int32(begin),
+            self.dialogues[begin:end],
+        )
+
+    def _tokens_of(self, examples: range) -> slice:
+        if not examples:
+            return slice(0, 0)
+        block = examples.start // _INDEXED
+        before = self.lengths[block * _INDEXED : examples.start].sum(dtype=np.int64)
+        begin = int(self._block_starts[block] + before)
+        size = self.lengths[examples.start : examples.stop].sum(dtype=np.int64)
+        return slice(begin, begin + int(size))
 
     @cached_property
     def _block_starts(self) -> NDArray[np.int64]:
@@ -229,22 +247,3 @@ class TokenStore:
         """Return the file and line of dialogue ``index``; ``files`` are those given to `build`."""
         dialogue = self.dialogues[index]
         return f"{files[dialogue['file']]}:{dialogue['line']}"
-
-
-def write(parts: Iterable[TokenStore], folder: Path) -> None:
-    """Append small stores to the files of a folder one by one, so that only one is in memory."""
-    num_tokens = num_dialogues = 0
-    with ExitStack() as stack:
-        files = {
-            name: stack.enter_context((folder / name).open("wb")) for name in (*_TOKENS, *_COLUMNS)
-        }
-        files["offsets"].write(np.zeros(1, np.int64).tobytes())
-        for part in parts:
-            files["input_ids"].write(part.input_ids[:].tobytes())
-            files["targets"].write(part.targets[:].tobytes())
-            files["offsets"].write((part.offsets[1:] + num_tokens).tobytes())
-            of = part.dialogue_of.astype(np.int64) + num_dialogues
-            files["dialogue_of"].write(of.tobytes())
-            files["dialogues"].write(part.dialogues[:].tobytes())
-            num_tokens += part.num_tokens
-            num_dialogues += len(part.dialogues)

@@ -24,8 +24,9 @@ from convo_cli.prepare.prepare import prepare_data
 from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues
 from convo_cli.runs.provenance.data_files import read_data_files
-from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore, write
+from convo_cli.tokens.store import LEFT_OUT, Encoded, Example, TokenStore
 from convo_cli.tokens.store_check import require_valid_store
+from convo_cli.tokens.store_writer import write
 from tests.cases import num_examples
 from tests.sealed import seal_again
 

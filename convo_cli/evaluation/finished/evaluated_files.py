@@ -25,7 +25,8 @@ from convo_cli.metrics.floors import TrainingReplies
 from convo_cli.metrics.reply_texts import words
 from convo_cli.runs.provenance.data_files import DataFile, DataFiles, with_hashed_data
 from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, TokenStore, write
+from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, TokenStore
+from convo_cli.tokens.store_writer import write
 from convo_cli.wording import counted
 
 OF_THE_FILES = "the evaluated data, from other dialogues"

@@ -378,7 +378,7 @@ def test_where_owners_are_not_kept_a_run_prepares_its_own_data(tmp_path, told, m
         lambda status: "it belongs to another user (uid 4321)",
     )
     monkeypatch.setattr(
-        "convo_cli.prepare.cache.only_own", lambda path, flags: pytest.fail("asked for the owner")
+        "convo_cli.storage.access.only_own", lambda path, flags: pytest.fail("asked for the owner")
     )
     cache = Cache(tmp_path / "runs", told.append)
 

@@ -20,8 +20,8 @@ from convo_cli.tokens.store import (
     Encoded,
     Example,
     TokenStore,
-    write,
 )
+from convo_cli.tokens.store_writer import write
 
 EXAMPLE = st.lists(
     st.tuples(st.integers(0, 2**31 - 1), st.sampled_from([0, 1, 2])), min_size=1, max_size=6
