@@ -11,7 +11,8 @@ from convo_cli.config.keys import config_keys
 from convo_cli.config.presets import PRESETS
 from convo_cli.config.schema import DATA_SETS, RunConfig
 from convo_cli.report.reading.gathering import Gathered
-from convo_cli.report.reading.run_log import number_of
+from convo_cli.report.reading.recent_losses import recent_losses
+from convo_cli.report.reading.run_log import LAST_STEPS, number_of
 from convo_cli.report.shown import device_of, moment, number, size
 from convo_cli.runs.provenance.changes import as_json, leaves
 from convo_cli.wording import counted
@@ -82,6 +83,7 @@ def file_table(run: Gathered) -> Table | None:
     files = run.log.starts[-1].get("files") if run.log.starts else None
     shares = [_mapping(one) for one in files] if isinstance(files, list) else []
     losses = next((one.loss_by_file for one in reversed(run.log.evaluations.values())), ())
+    recent = recent_losses(run.log.last_steps)
     scored = "validation" if run.info.validation else "train"
     rows = [
         (
@@ -90,6 +92,7 @@ def file_table(run: Gathered) -> Table | None:
             _count(file.num_lines or None),
             file.sha256[:12],
             *(_share(shares, index if name == "train" else None) if shares else ()),
+            *([_loss(recent, index if name == "train" else None)] if recent else ()),
             *([_loss(losses, index if name == scored else None)] if losses else ()),
         )
         for name in DATA_SETS
@@ -97,6 +100,7 @@ def file_table(run: Gathered) -> Table | None:
     ]
     head = ["data", "file", "lines", "SHA-256"]
     head += ["weight", "tokens of the steps"] if shares else []
+    head += [f"training loss, last {LAST_STEPS} steps"] if recent else []
     head += ["last validation loss"] if losses else []
     numeric = frozenset({2, *range(4, len(head))})
     caption = "Files, as they were when the run began"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ _MAX_NAMES = 40
 _MAX_LISTED = 200
 """Most starts, warnings and damaged lines that are kept; the others are counted."""
 _MAX_STEP = 10**12
+LAST_STEPS = 100
 
 STEP_NUMBERS = (
     "loss",
@@ -77,6 +79,8 @@ class RunLog:
     num_warnings: int = 0
     finished: Mapping[str, Any] | None = None
     """The record of ``run_finished`` of the last start; None if it has none."""
+    last_steps: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
+    """Records of ``step``."""
     last_time: str = ""
     damaged: list[int] = field(default_factory=list)
     """The first lines that are not JSON objects with a step, from 1."""
@@ -163,6 +167,7 @@ def _add(log: RunLog, record: Mapping[str, Any], step: int) -> None:
             if log.steps and step <= log.steps[-1]:
                 _cut(log, step)
             log.steps.append(step)
+            log.last_steps.append(record)
             for name, values in log.numbers.items():
                 value = number_of(record.get(name))
                 values.append(math.nan if value is None else value)
@@ -184,6 +189,8 @@ def _cut(log: RunLog, step: int) -> None:
     """Drop the steps from ``step`` on, which are written again."""
     while log.steps and log.steps[-1] >= step:
         log.steps.pop()
+        if log.last_steps:
+            log.last_steps.pop()
         for values in log.numbers.values():
             values.pop()
 

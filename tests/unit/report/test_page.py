@@ -109,9 +109,15 @@ def test_a_healthy_run_has_everything(tmp_path):
 def test_files_with_weights_have_shares_and_losses(tmp_path):
     file = {"path": "a", "weight": 3, "num_dialogues": 1, "num_tokens": 9, "share": 0.625}
     scores = replace(scored(10, 2.0), loss_by_file=(1.25, None))
-    run = write_run(tmp_path / "run", [replace(STARTED, files=(file,)), scores])
+    steps = [
+        replace(step(1), loss_by_file=(2.0, None), num_targets_by_file=(3, 0)),
+        replace(step(2), loss_by_file=(4.0, 7.5), num_targets_by_file=(1, 5)),
+    ]
+    run = write_run(tmp_path / "run", [replace(STARTED, files=(file,)), *steps, scores])
     text = page_of(run).text
     assert "62.5%" in text
+    assert "training loss, last 100 steps" in text
+    assert "2.500" in text
     assert "1.250" in text
     assert "tokens of the steps" not in page_of(write_run(tmp_path / "plain", healthy())).text
 

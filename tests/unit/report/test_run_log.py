@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from convo_cli.report.reading.recent_losses import recent_losses
 from convo_cli.report.reading.run_log import read_log
 from convo_cli.runs.logs.event_log import MetricsLog
 from tests.run_events import STARTED, step
@@ -21,9 +23,13 @@ JSON = st.recursive(
 )
 EVENTS = st.sampled_from(["step", "evaluation", "run_started", "run_finished", "warning", "x"])
 FIELDS = ("loss", "metrics", "intervals", "floors", "findings", "end_nll", "num_tokens", "message")
+BY_FILE = ("loss_by_file", "num_targets_by_file")
 RECORDS = st.fixed_dictionaries(
     {"event": EVENTS | JSON, "step": st.integers(-5, 50) | JSON},
-    optional=dict.fromkeys(FIELDS, JSON),
+    optional={
+        **dict.fromkeys(FIELDS, JSON),
+        **dict.fromkeys(BY_FILE, JSON | st.lists(JSON | st.floats(), max_size=3)),
+    },
 )
 
 
@@ -38,6 +44,9 @@ def test_any_records_can_be_read(tmp_path_factory, records):
     log = read_log(write(tmp_path_factory.mktemp("log") / "metrics.jsonl", *records))
     assert list(log.steps) == sorted(set(log.steps))
     assert all(len(values) == len(log.steps) for values in log.numbers.values())
+    assert [record["step"] for record in log.last_steps] == list(log.steps)
+    for loss in recent_losses(log.last_steps):
+        assert loss is None or math.isfinite(loss)
     assert list(log.evaluations) == sorted(log.evaluations)
 
 
@@ -131,3 +140,18 @@ def test_findings_do_not_exceed_a_bound(tmp_path):
 
 def test_a_missing_log_is_empty(tmp_path):
     assert read_log(tmp_path / "metrics.jsonl").last_step == 0
+
+
+def test_the_loss_of_a_file_is_the_mean_over_its_targets(tmp_path):
+    """Of steps that were taken again, the last records count."""
+    one, two = {"event": "step", "step": 1}, {"event": "step", "step": 2}
+    log = read_log(
+        write(
+            tmp_path / "metrics.jsonl",
+            {**one, "loss_by_file": [2.0, None, None], "num_targets_by_file": [3, 0, 0]},
+            {**two, "loss_by_file": [9.0, 9.0, 9.0], "num_targets_by_file": [9, 9, 9]},
+            {**two, "loss_by_file": [4.0, 1e308, None], "num_targets_by_file": [1, 1e308, 0]},
+        )
+    )
+    assert recent_losses(log.last_steps) == [2.5, None, None]
+    assert recent_losses([one, {**two, "loss_by_file": [], "num_targets_by_file": []}]) == []
