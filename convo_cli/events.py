@@ -93,8 +93,8 @@ class RunStarted:
     best: tuple[BestScore, ...] = ()
     """The best scores of earlier steps, for a resumed run."""
     test: TokenCounts | None = None
-    num_processes: int = 1
-    """Processes that share each step, one for each device."""
+    num_processes: int = 1  # they share each step, one for each device
+    micro_batch_size: int | None = None  # examples in one forward pass; None: all of a step
     files: tuple[Mapping[str, Any], ...] = ()
     """Shares of the training files in the steps (`convo_cli.tokens.shares`), if they differ."""
     validation_files: tuple[str, ...] = ()  # paths; empty for a single file

@@ -121,7 +121,8 @@ def _problem(detail: ErrorDetails, source: Source) -> Problem:
     if kind == "value_error":
         message = str(detail["ctx"]["error"])
         if key is not None and not key.is_section:
-            return Problem(source.place_of_value(path), path, message)
+            to_write = _advice(key, detail["input"]) if "integer" in key.types else ""
+            return Problem(source.place_of_value(path), path, message, to_write)
         return _disagreement(message, path, source)
     assert key is not None
     if kind == "missing":

@@ -27,6 +27,12 @@ _COUNTS = ("gpu", "gpus", "devices")
 """Keys of other trainers with a number of GPUs."""
 
 
+_AS_MANY_AS_FIT = ("auto", "max", "power", "binsearch")
+"""Values of other trainers for batches that fit the memory."""
+_FINDERS = ("auto_find_batch_size", "auto_scale_batch_size")
+"""Keys of other trainers with a switch for them."""
+
+
 def precision_of(value: Any) -> str | None:
     """Return convo's name of a precision: fp16 for 16 or 16-mixed; None if convo has none."""
     if isinstance(value, bool | list | dict) or value is None:
@@ -69,6 +75,10 @@ def advice(path: str, value: Any) -> str:
         return f"write {precision}"
     if path == "training.precision" and str(value).lower() in _DOUBLE:
         return "there is no double precision; write fp32"
+    if path == "training.micro_batch_size" and (value == -1 or value in _AS_MANY_AS_FIT):
+        return "write auto"
+    if path == "training.batch_size" and (value == -1 or value in _AS_MANY_AS_FIT):
+        return "choose the examples of a step; micro_batch_size: auto fits a pass to the memory"
     if path == "training.device":
         if (gpus := gpus_of(value)) is not None:
             return f"write cuda, and training.devices: {str(gpus)[:60]}"
@@ -81,6 +91,8 @@ def advice_for_other_key(name: str, path: str, value: Any) -> str:
     """Return what to write in convo's key ``path`` for a value under another trainer's name."""
     if name in _FLAGS and isinstance(value, bool):
         return f"write {path.rpartition('.')[2]}: {_FLAGS[name][not value]}"
+    if name in _FINDERS:
+        return "write micro_batch_size: auto" if value else "leave it out"
     if name in _COUNTS and isinstance(value, int) and not isinstance(value, bool):
         if value > 1:
             return f"write device: cuda and devices: {value}"

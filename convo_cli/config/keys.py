@@ -72,7 +72,11 @@ _KINDS = {
     "object": "a section of keys",
     "string": "text",
 }
-_KIND_OF = {"data.train": "text, or a list of texts and {path: FILE, weight: NUMBER}"}
+_KIND_OF = {
+    "data.train": "text, or a list of texts and {path: FILE, weight: NUMBER}",
+    "model.lora.target_modules": "text or a list of texts",
+    "training.micro_batch_size": "auto or a whole number",
+}
 """Kinds of keys that have a form of their own."""
 
 
@@ -111,7 +115,7 @@ def _walk(section: Mapping[str, Any], prefix: str, definitions: Mapping[str, Any
             path=prefix + name,
             doc=" ".join(prop.get("description", "").split()),
             types=frozenset(map(_type, variants)),
-            choices=tuple(facts.get("enum", ())),
+            choices=tuple(facts.get("enum", [facts["const"]] if "const" in facts else ())),
             limits=_limits(facts),
             default=prop.get("default"),
             is_required=name in section.get("required", ()),

@@ -155,7 +155,7 @@ def _comment(key: Key, value: Any) -> str:
 
 def _limits(key: Key) -> str:
     """Return the range or choices, unless the documentation already states them."""
-    if key.types & {"string", "array"}:
+    if key.types & {"string", "array"} and "integer" not in key.types:
         return "" if all(choice in key.doc for choice in key.choices) else in_words(key.choices)
     return key.limits
 

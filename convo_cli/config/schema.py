@@ -41,6 +41,8 @@ Sharding = Literal["auto", "none", "full"]
 Reasoning = Literal["keep", "drop"]
 _MODULE = re.compile(r"[A-Za-z_]\w{0,99}(\.\w{1,99}){0,20}", re.ASCII)
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_MILLION = 1_000_000
+"""Largest number of examples of a step."""
 _BILLION = 1_000_000_000
 """Largest number of steps, tokens or dialogues; no run needs more."""
 DATA_SETS = ("train", "validation", "test")
@@ -108,6 +110,17 @@ def _devices(value: Any) -> Any:
     )
 
 
+def _micro_batch(value: Any) -> Any:
+    """Refuse what is neither a number of examples nor auto."""
+    is_number = type(value) is int and 1 <= value <= _MILLION
+    if value is None or value == "auto" or is_number:
+        return value
+    raise ValueError(
+        f"found {json.dumps(value, default=str)[:60]}; allowed: auto or a whole number, 1 to "
+        f"{_MILLION:,}, or null"
+    )
+
+
 def _modules(value: Any) -> Any:
     """Turn the list of a config into a tuple; refuse what names no modules of a model."""
     names = [value] if isinstance(value, str) else value
@@ -124,6 +137,10 @@ def _modules(value: Any) -> Any:
 
 
 Devices = Annotated[int | tuple[int, ...] | Literal["auto"], BeforeValidator(_devices)]
+MicroBatchSize = Annotated[
+    Annotated[int, Field(ge=1, le=_MILLION)] | Literal["auto"] | None,
+    BeforeValidator(_micro_batch),
+]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PathText = Annotated[str, AfterValidator(_expand_home)]
 DataPath = Annotated[str, AfterValidator(_data_path)]
@@ -496,14 +513,15 @@ class TrainingConfig(Section):
     """Number of steps (optimizer updates) of the run; null: epochs decides."""
     epochs: float | None = Field(None, gt=0, le=1_000_000)
     """Passes over the training data; null: max_steps decides."""
-    batch_size: int | None = Field(16, ge=1, le=1_000_000)
+    batch_size: int | None = Field(16, ge=1, le=_MILLION)
     """Examples in a step (dialogues, or windows of long ones); null: batch_tokens decides."""
     batch_tokens: int | None = Field(None, ge=16, le=_BILLION)
     """Tokens in a step: random examples are added until it has this many; null: batch_size
     decides."""
-    micro_batch_size: int | None = Field(None, ge=1, le=1_000_000)
+    micro_batch_size: MicroBatchSize = None
     """Examples in one forward pass; fewer need less memory and give the same gradients. null: all
-    examples of the step."""
+    examples of the step; auto: as many as fit the memory, measured before the first step. A resume
+    keeps the choice of auto if it still fits."""
     packing: Packing = "auto"
     """Batches of examples side by side without padding, each attending only to itself: auto (if the
     model supports it, and a check before step 1 finds loss and gradient equal), on (an error if
@@ -570,7 +588,7 @@ class TrainingConfig(Section):
     def _consistent(self) -> Self:
         _, batch = self.length, self.batch
         if (
-            self.micro_batch_size is not None
+            isinstance(self.micro_batch_size, int)
             and batch.unit == "examples"
             and self.micro_batch_size > batch.number
         ):

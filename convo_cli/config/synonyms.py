@@ -30,7 +30,9 @@ _OTHER_NAMES = {
     "training.epochs": "num_epochs num_train_epochs max_epochs",
     "training.batch_size": "train_batch_size global_batch_size",
     "training.micro_batch_size": (
-        "per_device_train_batch_size gradient_accumulation_steps accumulation_steps grad_accum"
+        "per_device_train_batch_size gradient_accumulation_steps accumulation_steps grad_accum "
+        "auto_find_batch_size auto_scale_batch_size device_train_microbatch_size "
+        "train_micro_batch_size_per_gpu microbatch_size device_batch_size mbs"
     ),
     "training.learning_rate": "lr lr0 max_lr",
     "training.schedule": "scheduler scheduler_type lr_scheduler lr_scheduler_type",

@@ -8,6 +8,7 @@ an epoch is one shuffle of all examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -62,6 +63,19 @@ class Mixture:
         sums = (int(values[self._part(file)].sum()) for file in range(len(self._sizes)))
         rates = zip(self._rates, sums, self._sizes, strict=True)
         return sum((rate * value / size for rate, value, size in rates if size), Fraction(0))
+
+    def most_copies(self, num_examples: int) -> NDArray[np.int64]:
+        """Return how often each file's examples can be among so many of the stream, at most; (F,).
+
+        The examples follow each other in the stream.
+        """
+        smallest_epoch = sum(rate.numerator // rate.denominator for rate in self._rates)
+        epochs = 1 + math.ceil(Fraction(num_examples - 1, smallest_epoch))
+        copies = [
+            rate // size if rate % size == 0 else 1 + math.ceil(Fraction(math.ceil(rate) - 1, size))
+            for rate, size in zip(self._rates, self._sizes, strict=True)
+        ]
+        return np.array([min(num_examples, epochs * number) for number in copies], np.int64)
 
     def totals(self, values: NDArray[np.integer], example: int) -> list[int]:
         """Return the sums by file, (F,), of a value (N,) over the stream before an example."""

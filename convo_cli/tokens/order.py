@@ -80,6 +80,11 @@ class Order:
             return phase.first_example + size
         return self._example_at(self._first_token(phase.first_example) + size)
 
+    def most_copies(self, num_examples: int) -> NDArray[np.int64]:
+        """Return how often each example (N,) can be among so many of the stream, at most."""
+        sizes = [size for size, _ in self._files]
+        return np.repeat(self._mixture.most_copies(num_examples), sizes)
+
     def total(self, values: NDArray[np.integer], step: int) -> int:
         """Return the sum of a value (N,) per example over all examples before a step."""
         return sum(self.totals(values, step))

@@ -42,6 +42,7 @@ from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
+from convo_cli.training.fitting.micro_batches import with_micro_batch_size
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import load_checkpoint_model, restore_state
@@ -187,7 +188,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     """Prepare the model, choose its batching, and compute the order and number of steps."""
     config, training = inputs.config, inputs.config.training
     encoder, model = beginning.encoder, beginning.model
-    data, machine = beginning.data, beginning.machine
+    data, machine, info = beginning.data, beginning.machine, beginning.info
     device = torch.device(machine.device)
     begin("checking the model", inputs.emit)
     require_context(model, encoder.max_length)
@@ -198,7 +199,6 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         save_memory(model)
     move(model, device)
     require_causal(model, encoder)
-    info = beginning.info
     batching = batching_for(
         model,
         data.train,
@@ -217,14 +217,14 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     progress, length = beginning.progress, training.length
     phases = progress.phases or (Phase.of(training),)
     weights = config.data.weights
-    parts = [(size, weights[file]) for file, size in data.train.file_stretches]
-    order = Order(data.train.lengths, config.seed, phases, parts)
+    files = [(size, weights[file]) for file, size in data.train.file_stretches]
+    order = Order(data.train.lengths, config.seed, phases, files)
     order = order.resumed(progress.step, training)
     with inputs.world.after_first():
         reply_dialogues = find_reply_dialogues(inputs, "validation")
         test_reply_dialogues = find_reply_dialogues(inputs, "test")
         training_facts = find_training_facts(inputs)
-    return Parts(
+    parts = Parts(
         config=config,
         encoder=encoder,
         spiece=beginning.spiece,
@@ -240,6 +240,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         max_steps=length.number if isinstance(length, Steps) else order.num_steps(length.number),
         world=inputs.world,
     )
+    return with_micro_batch_size(parts, info, inputs.emit)
 
 
 def _new_state(parts: Parts) -> TrainState:

@@ -84,7 +84,7 @@ class RunJob(Job):
     def plan(self, step: int) -> StepPlan:
         """Return this rank's examples of the step, sorted by length and cut into micro-batches."""
         started = time.perf_counter()
-        parts, training, store = self._parts, self._parts.config.training, self._parts.data.train
+        parts, store = self._parts, self._parts.data.train
         chosen = parts.order.examples(step)
         kinds = target_kinds_at(step, parts.config, parts.max_steps)
         chosen = chosen[np.argsort(store.lengths[chosen], kind="stable")]
@@ -94,7 +94,7 @@ class RunJob(Job):
         batches = [
             parts.batching.batch([examples[index] for index in own[part]], kinds)
             for part in parts.batching.split(
-                store.lengths[chosen[own]], training.micro_batch_size or len(chosen)
+                store.lengths[chosen[own]], parts.execution.micro_batch_size or len(chosen)
             )
         ]
         self._by_file.begin(store.files_of(chosen), num_targets, own)
@@ -113,7 +113,7 @@ class RunJob(Job):
         """Return passes without targets: parts are gathered only if all processes take as many."""
         parts, size = self._parts, self.world.size
         lengths = np.array([len(example.input_ids) for example in examples])
-        most = parts.config.training.micro_batch_size or len(examples)
+        most = parts.execution.micro_batch_size or len(examples)
         shares = (lengths[share_of(lengths, rank, size)] for rank in range(size))
         wanted = max(len(parts.batching.split(share, most)) for share in shares)
         return [parts.batching.batch(examples[:1], ()) for _ in range(wanted - num_passes)]

@@ -218,6 +218,7 @@ def started(
         device=execution.device,
         precision=execution.precision,
         num_processes=execution.num_processes,
+        micro_batch_size=execution.micro_batch_size,
         num_threads=execution.num_threads,
         num_parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
         template=encoder.template.name,

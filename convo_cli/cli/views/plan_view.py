@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from convo_cli.events import TokenCounts
+    from convo_cli.events import RunStarted, TokenCounts
     from convo_cli.training.planning.plan import Plan
 
 _LABEL_WIDTH = 14
@@ -43,6 +43,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
         "num_trained_parameters": plan.num_trained_parameters,
         "template": start.template,
         "max_length": start.max_length,
+        "micro_batch_size": start.micro_batch_size,
         "files": list(start.files),
         "training": _counts(start.training),
         "validation": None if start.validation is None else _counts(start.validation),
@@ -127,6 +128,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("device", f"{shared_device(start.device, start.num_processes)}, {start.precision}"),
         ("parameters", f"{start.num_parameters:,}, {trained} trained"),
         ("steps", f"{start.max_steps:,}, {tokens} tokens and {targets} targets each on average"),
+        ("micro-batches", _micro_batches(start)),
         *sooner,
         ("epochs", f"{_epochs(plan.epochs)}, {counted(start.steps_per_epoch, 'step')} each"),
         ("evaluations", f"{plan.num_evaluations:,}"),
@@ -199,6 +201,12 @@ def _size(num_bytes: int) -> str:
     if num_bytes < 2**30:
         return f"{num_bytes / 2**20:,.1f} MiB"
     return f"{num_bytes / 2**30:,.1f} GiB"
+
+
+def _micro_batches(start: RunStarted) -> str:
+    size = start.micro_batch_size
+    is_whole = size is None or (start.batch_size is not None and size >= start.batch_size)
+    return "all examples of a step" if is_whole else f"{counted(size or 0, 'example')} each"
 
 
 def _epochs(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Conversion of Lightning's callbacks: two become settings, and each other one gets an answer."""
+"""Conversion of Lightning's callbacks: three become settings, and each other one gets an answer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 from convo_cli.config.forerunners.notes import (
     ALWAYS_STOPS,
     DEVICE_IS_LOGGED,
+    FITTED_PASSES,
     LIVE_VIEW,
     MODEL_SIZE,
     NO_AVERAGE,
     NOT_SET,
     ONE_DEVICE,
+    STEP_STAYS,
     STOP,
     Rule,
     apply_rules,
@@ -47,7 +49,6 @@ _UNSUPPORTED = {
     "ModelPruning": _ALL_WEIGHTS,
     "QuantizationAwareTraining": "`convo train` trains in fp32, bf16 or fp16",
     "LambdaCallback": _NO_CODE,
-    "BatchSizeFinder": "training.micro_batch_size makes a step fit into memory",
     "LearningRateFinder": "set training.learning_rate",
 }
 """Callbacks without a counterpart, and what exists instead."""
@@ -108,6 +109,9 @@ def map_callbacks(old: OldConfig) -> None:
             old.not_needed(key, f"its settings become those of {becomes}")
         elif name in _WITHOUT_COUNTERPART:
             old.not_needed(key, _WITHOUT_COUNTERPART[name])
+            _answer_arguments(old, section, callback, is_needed=False)
+        elif name == "BatchSizeFinder":
+            old.map(key, FITTED_PASSES, STEP_STAYS)
             _answer_arguments(old, section, callback, is_needed=False)
         else:
             instead = _UNSUPPORTED.get(

@@ -6,7 +6,13 @@ from typing import Any
 
 from convo_cli.config.forerunners.callbacks import map_callbacks
 from convo_cli.config.forerunners.documented import CONVMODEL_FORMAT
-from convo_cli.config.forerunners.notes import apply_rules, is_one_of
+from convo_cli.config.forerunners.notes import (
+    FITTED_PASSES,
+    NOT_SET,
+    STEP_STAYS,
+    apply_rules,
+    is_one_of,
+)
 from convo_cli.config.forerunners.old_config import OldConfig
 from convo_cli.config.forerunners.trainer_devices import map_devices
 from convo_cli.config.forerunners.trainer_rules import (
@@ -32,6 +38,7 @@ def convert_lightning(old: OldConfig) -> None:
     _map_model(old)
     num_gpus = map_devices(old)
     accumulation = _map_batches(old, num_gpus)
+    _map_fitting(old)
     _map_length(old)
     _map_numbers(old)
     _map_evaluations(old, accumulation)
@@ -97,6 +104,17 @@ def _map_batches(old: OldConfig, num_gpus: int) -> int:
         "training.batch_size counts all examples of a step",
     )
     return accumulation
+
+
+def _map_fitting(old: OldConfig) -> None:
+    """Set the size of a pass if Lightning was to find it."""
+    key = "trainer.auto_scale_batch_size"
+    if is_one_of(old.get(key), (None, False)):
+        old.not_needed(key, NOT_SET)
+    elif is_one_of(old.get(key), (True, "power", "binsearch")):
+        old.map(key, FITTED_PASSES, STEP_STAYS)
+    else:
+        old.wrong(key, "true, false, power or binsearch")
 
 
 def _map_length(old: OldConfig) -> None:

@@ -101,9 +101,6 @@ TRAINER_RULES = {
     "profiler": Rule(NOT_SET, (None,), "metrics.jsonl has tokens per second"),
     "benchmark": Rule(_OFF, (None, False), "training.compile makes steps on a GPU faster"),
     "auto_lr_find": Rule(_OFF, (None, False), "set training.learning_rate"),
-    "auto_scale_batch_size": Rule(
-        _OFF, (None, False), "training.micro_batch_size makes a step fit into memory"
-    ),
     "stochastic_weight_avg": Rule(_OFF, (None, False), NO_AVERAGE),
     "model_registry": Rule(NOT_SET, (None,), "a run directory can be copied anywhere"),
     "enable_autolog_hparams": Rule("the config is in the run directory"),

@@ -26,15 +26,20 @@ class Bound:
     used: int
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return how many bytes this process can still allocate on a device, without swapping."""
+def free_bytes(device: torch.device, num_processes: int = 1) -> int:
+    """Return how many bytes this process can still allocate on a device, without swapping.
+
+    On a CPU, ``num_processes`` share the machine and its cgroup.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + unused
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return max(0, min(bound.limit - bound.used for bound in _bounds()))
+    shared = min(bound.limit - bound.used for bound in (_machine(), *cgroup_bounds()))
+    own = (bound.limit - bound.used for bound in _own_bounds())
+    return max(0, min([shared // num_processes, *own]))
 
 
 def limit_bytes(device: torch.device) -> int:
@@ -47,10 +52,6 @@ def limit_bytes(device: torch.device) -> int:
     swap: int = psutil.swap_memory().total
     shared = min(bound.limit for bound in (_machine(), *cgroup_bounds())) + swap
     return min([shared, *(bound.limit for bound in _own_bounds())])
-
-
-def _bounds() -> list[Bound]:
-    return [_machine(), *cgroup_bounds(), *_own_bounds()]
 
 
 def _machine() -> Bound:

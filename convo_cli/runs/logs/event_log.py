@@ -121,6 +121,7 @@ def _record(event: Event, step: int) -> dict[str, Any] | None:
                 "device": event.device,
                 "precision": event.precision,
                 "num_processes": event.num_processes,
+                "micro_batch_size": event.micro_batch_size,
                 "num_threads": event.num_threads,
                 "num_parameters": event.num_parameters,
                 "peak_flops": event.peak_flops,

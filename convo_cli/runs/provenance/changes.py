@@ -22,11 +22,16 @@ _NO_CHANGE = ("name", "output_dir", *_CHECKED_BY_CONTENT)
 The content of the data is compared instead.
 """
 _ASKED_BY = {
-    "device": "training.device",
-    "precision": "training.precision",
-    "processes": "training.devices",
-    "sharding": "training.sharding",
-    "batching": "training.packing",
+    "device": ("training.device",),
+    "precision": ("training.precision",),
+    "processes": ("training.devices",),
+    "sharding": ("training.sharding",),
+    "batching": ("training.packing",),
+    "micro-batch size": (
+        "training.micro_batch_size",
+        "training.batch_size",
+        "training.batch_tokens",
+    ),
 }
 """Config keys with which the user asks for a change."""
 _CPU_ONLY = ("CPU threads", "CPU instructions")
@@ -43,7 +48,7 @@ def recorded(before: RunInfo, now: RunInfo, *, step: int, emit: Emit) -> RunInfo
     execution, settings = changes_of_execution(before, now), changes_of_settings(before, now)
     keys_set = {line.partition(": ")[0] for line in settings}
     for what, change in execution.items():
-        is_asked_for = _ASKED_BY.get(what) in keys_set
+        is_asked_for = any(key in keys_set for key in _ASKED_BY.get(what, ()))
         message = f"{change}, so numbers may differ in the last digits from step {step + 1} on"
         emit(Notice(message, is_warning=not is_asked_for))
     earlier = [
@@ -174,9 +179,16 @@ def _decisive(info: RunInfo) -> Iterable[tuple[str, str]]:
     yield "CPU threads", str(execution.num_threads)
     yield "CPU instructions", execution.cpu_capability
     yield "batching", execution.batching
+    yield "micro-batch size", _pass_size(info)
     yield from execution.environment.items()
     yield "convo", info.convo
     yield from ((name, info.packages[name]) for name in NUMERIC if name in info.packages)
+
+
+def _pass_size(info: RunInfo) -> str:
+    number, batch = info.micro_batch_size, info.config.training.batch
+    is_whole = number is None or (batch.unit == "examples" and number >= batch.number)
+    return "the whole step" if is_whole else counted(number or 0, "example")
 
 
 def as_json(value: Any) -> str:

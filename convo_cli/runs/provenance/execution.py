@@ -47,6 +47,8 @@ class Execution(Machine):
     """The attention kernel."""
     sharding: Literal["none", "full"] = "none"
     """Whether each process has all of the model (none) or a part of it (full)."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Examples in one forward pass; None: all examples of the step."""
 
     @property
     def batching(self) -> str:

@@ -100,6 +100,13 @@ class RunInfo(BaseModel):
     """Checksum of all other fields, as convo wrote them."""
 
     @property
+    def micro_batch_size(self) -> int | None:
+        """The examples in one forward pass; None: all examples of the step."""
+        number = self.config.training.micro_batch_size
+        # Earlier versions of convo store no number with the execution.
+        return number if isinstance(number, int) else self.execution.micro_batch_size
+
+    @property
     def is_intact(self) -> bool:
         """Return whether the content, read from a file, is as convo wrote it.
 

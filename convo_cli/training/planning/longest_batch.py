@@ -30,7 +30,7 @@ def batches_of_step(
     chosen = parts.order.examples(step)
     chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
     own = chosen[share_of(lengths[chosen], 0, num_processes)]
-    most = parts.config.training.micro_batch_size or len(chosen)
+    most = parts.execution.micro_batch_size or len(chosen)
     for part in parts.batching.split(lengths[own], most):
         yield own[part]
 

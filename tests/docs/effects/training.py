@@ -53,12 +53,21 @@ def _(few, many):
 
 
 @effect(
-    "training.micro_batch_size", None, 2, seen_in="forward passes, weights of the last checkpoint"
+    "training.micro_batch_size",
+    None,
+    2,
+    "auto",
+    seen_in="forward passes, the notice, weights of the last checkpoint",
 )
-def _(whole, cut):
-    """A step is cut into passes of this number of dialogues; weights change only by rounding."""
+def _(whole, cut, auto):
+    """A step is cut into passes of this number of dialogues; auto: as many as fit the memory.
+
+    Weights change only by rounding.
+    """
     assert [len(run.passes.rows) // LAYERS for run in (whole, cut)] == [STEPS, STEPS * BATCH // 2]
+    assert "micro-batches: all examples of a step (at most " in auto.result.err
     assert gap(whole.weights(STEPS), cut.weights(STEPS)) < 1e-4
+    assert gap(whole.weights(STEPS), auto.weights(STEPS)) == 0
 
 
 @effect(

@@ -142,6 +142,7 @@ def test_every_kept_event_is_one_record_with_stable_names(tmp_path: Path) -> Non
             "device": "cpu",
             "precision": "fp32",
             "num_processes": 1,
+            "micro_batch_size": None,
             "num_threads": 2,
             "num_parameters": 1000,
             "peak_flops": None,

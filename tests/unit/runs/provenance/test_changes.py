@@ -44,6 +44,7 @@ def test_every_field_is_compared(info, field):
         int: 3,
         dict: {"MKL_CBWR": "AVX2"},
         str: "bf16" if field == "precision" else "mps",
+        type(None): 2,
     }
     assert len(changes_of_execution(info, with_execution(info, **{field: other[type(value)]}))) == 1
 

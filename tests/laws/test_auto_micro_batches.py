@@ -1,0 +1,155 @@
+"""`training.micro_batch_size: auto` under a limit of memory: the losses are those without one.
+
+The limit is that of `ulimit -d`, set for real processes.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import psutil
+import pytest
+
+from convo_cli.config.load import dump_config
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.logs.event_log import read_metrics
+from convo_cli.runs.provenance.run_info import read_run_info
+from convo_cli.storage.sealed import file_sha256
+from tests.conftest import SAMPLE_DATA, tiny_run
+from tests.forks import start_fork
+
+BATCH = 64
+_SETTINGS = {
+    "data": {"train": str(SAMPLE_DATA / "train.jsonl"), "validation": []},
+    "model": {
+        "scratch": {"layers": 4, "width": 128, "heads": 2, "context": 128, "dropout": 0.0}
+    },
+    "training": {
+        "max_steps": 2, "batch_size": BATCH, "micro_batch_size": "auto", "schedule": "constant",
+        "warmup_steps": 0,
+    },
+    "checkpoints": {"keep": 9},
+}  # fmt: skip
+
+
+def command(folder: Path, *arguments: object, limit: int | None = None):
+    """Run a command that can allocate ``limit`` MiB more than it has; return code and stderr."""
+    process = start_fork(folder, *arguments)
+    if limit is not None:
+        used = psutil.Process(process.pid).memory_info().data
+        size = used + (limit << 20)
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (size, size))
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err.decode()
+
+
+def train(folder: Path, name: str, *settings: str, limit: int | None = None) -> tuple[Path, str]:
+    overrides = [word for setting in (f"name={name}", *settings) for word in ("--set", setting)]
+    code, err = command(folder, "train", "config.yaml", *overrides, limit=limit)
+    assert code == 0, err
+    return folder / "runs" / name, err
+
+
+def resume(run: Path, *arguments: str, limit: int | None = None) -> str:
+    code, err = command(run.parent.parent, "resume", str(run), *arguments, limit=limit)
+    assert code == 0, err
+    return err
+
+
+def size_of(run: Path) -> int | None:
+    return read_run_info(RunDirectory(run)).execution.micro_batch_size
+
+
+def losses(run: Path) -> list[float]:
+    records = read_metrics(run / "metrics.jsonl")
+    return [record["loss"] for record in records if record["event"] == "step"]
+
+
+def weights(run: Path, step: int) -> list[str]:
+    folder = RunDirectory(run).checkpoint(step)
+    return [file_sha256(folder / name) for name in ("model.safetensors", "optimizer.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("auto")
+    (folder / "config.yaml").write_text(dump_config(tiny_run(folder, **_SETTINGS)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def free(folder):
+    return train(folder, "free")
+
+
+@pytest.fixture(scope="module")
+def limited(folder, free):
+    return train(folder, "limited", limit=LIMIT)
+
+
+LIMIT = 250
+"""Too little for a pass of a whole step, and enough for a part of it."""
+
+
+def test_a_limit_chooses_a_smaller_size_and_the_losses_are_the_same_to_rounding(free, limited):
+    (whole, _), (part, err) = free, limited
+    assert size_of(whole) == BATCH
+    assert 1 < size_of(part) < BATCH
+    assert f"micro-batches: {size_of(part)} examples (at most " in err
+    assert losses(part) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_without_auto_the_limit_ends_the_run(folder, free):
+    settings = ("name=whole", "training.micro_batch_size=null")
+    words = [word for setting in settings for word in ("--set", setting)]
+    code, err = command(folder, "train", "config.yaml", *words, limit=LIMIT)
+    assert code == 2
+    assert "error: not enough memory" in err
+
+
+def test_the_same_limit_chooses_the_same_size(folder, limited):
+    again, _ = train(folder, "again", limit=LIMIT)
+    assert size_of(again) == size_of(limited[0])
+    assert weights(again, 2) == weights(limited[0], 2)
+
+
+def test_a_resume_keeps_the_number_that_still_fits(folder, limited):
+    """The bits are those of the run that was never stopped, also with more memory than before."""
+    longer, _ = train(folder, "longer", "training.max_steps=4", limit=LIMIT)
+    fork, size = folder / "runs" / "fork", size_of(limited[0])
+    err = resume(limited[0], "--set", "training.max_steps=4", "--set", "name=fork")
+    assert "micro-batch" not in err.replace("measuring the memory of a micro-batch", "")
+    assert size_of(fork) == size == size_of(longer)
+    assert weights(fork, 4) == weights(longer, 4)
+    assert [change.message for change in read_run_info(RunDirectory(fork)).changes] == [
+        "training.max_steps: 2 -> 4",
+        "training.schedule_steps: null -> 2",
+    ]
+
+
+def test_a_resume_with_less_memory_picks_a_new_number_and_reports_it(folder, free):
+    err = resume(free[0], "--set", "training.max_steps=4", "--set", "name=less", limit=LIMIT)
+    less = folder / "runs" / "less"
+    size = size_of(less)
+    assert 1 <= size < BATCH
+    assert "micro-batch size: chosen again, because all examples of a step no longer fit" in err
+    change = f"micro-batch size: the run had the whole step and continues with {size} examples"
+    assert f"warning: {change}, so numbers may differ in the last digits from step 3 on" in err
+    assert change in [one.message for one in read_run_info(RunDirectory(less)).changes]
+    whole, _ = train(folder, "longest", "training.max_steps=4")
+    assert losses(less)[2:] == pytest.approx(losses(whole)[2:], rel=1e-5)
+
+
+def test_verify_takes_the_stored_number(limited):
+    err = resume(limited[0], "--verify")
+    assert "micro-batch" not in err.replace("measuring the memory of a micro-batch", "")
+
+
+def test_a_dry_run_shows_the_number(folder, free):
+    settings = ("--set", "name=dry", "--dry-run")
+    process = start_fork(folder, "train", "config.yaml", *settings)
+    assert "micro-batches all examples of a step\n" in process.communicate()[0].decode()
+    process = start_fork(folder, "train", "config.yaml", *settings, "--json")
+    assert json.loads(process.communicate()[0])["micro_batch_size"] == BATCH
