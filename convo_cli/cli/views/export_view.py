@@ -52,7 +52,7 @@ def show_export(
         )
     if format == "adapter":
         how = "opened by peft on top of its base"
-        following = "for convo, export without --format, which merges the adapter into its base"
+        following += " --base PATH  (where its base is)"
     typer.echo(
         f"verified: {how}, {counted(receipt.num_prompts, 'prompt')}, "
         f"{counted(receipt.num_tokens, 'token')}, all equal to {printable(exported.source.name)}\n"

@@ -210,7 +210,7 @@ def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = N
     hint = "say where the model is: --base PATH"
     if run.is_run:
         command = f"convo resume {typeable(run.path)} --set model.pretrained=PATH"
-        hint = f"if the model was moved: --base PATH once, or `{command}`, which records the place"
+        hint = f"if it was moved: `{command}`; chat, evaluate and export also take --base PATH"
     if other is not None:
         raise ChangedError(
             f"{other}: not the model that the adapter in {folder} was trained on (its files have "
