@@ -101,6 +101,7 @@ def test_a_limit_chooses_a_smaller_size_and_the_losses_are_the_same_to_rounding(
     assert losses(part) == pytest.approx(losses(whole), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_auto_the_limit_ends_the_run(folder, free):
     settings = ("name=whole", "training.micro_batch_size=null")
     words = [word for setting in settings for word in ("--set", setting)]
@@ -109,6 +110,7 @@ def test_without_auto_the_limit_ends_the_run(folder, free):
     assert "error: not enough memory" in err
 
 
+@pytest.mark.slow
 def test_the_same_limit_chooses_the_same_size(folder, limited):
     again, _ = train(folder, "again", limit=LIMIT)
     assert size_of(again) == size_of(limited[0])
@@ -142,6 +144,7 @@ def test_a_resume_with_less_memory_picks_a_new_number_and_reports_it(folder, fre
     assert losses(less)[2:] == pytest.approx(losses(whole)[2:], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_verify_takes_the_stored_number(limited):
     err = resume(limited[0], "--verify")
     assert "micro-batch" not in err.replace("measuring the memory of a micro-batch", "")
@@ -153,3 +156,26 @@ def test_a_dry_run_shows_the_number(folder, free):
     assert "micro-batches all examples of a step\n" in process.communicate()[0].decode()
     process = start_fork(folder, "train", "config.yaml", *settings, "--json")
     assert json.loads(process.communicate()[0])["micro_batch_size"] == BATCH
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_world_take_the_smallest_number(folder):
+    whole, _ = train(folder, "world", "training.devices=2", "training.device=cpu")
+    tight, _ = train(folder, "tight", "training.devices=2", "training.device=cpu", limit=LIMIT)
+    assert size_of(whole) == BATCH
+    assert 1 < size_of(tight) < BATCH
+    assert losses(tight) == pytest.approx(losses(whole), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [("training.packing=off",), ("training.batch_size=null", "training.batch_tokens=4000")],
+)
+def test_padded_rows_and_steps_of_tokens_are_cut_too(folder, settings):
+    name = settings[0].partition("=")[0].rpartition(".")[2]
+    whole, _ = train(folder, name, *settings)
+    part, _ = train(folder, f"{name}-part", *settings, limit=180)
+    assert size_of(whole) == (BATCH if name == "packing" else None)
+    assert 1 <= size_of(part) < BATCH
+    assert losses(part) == pytest.approx(losses(whole), rel=1e-5)

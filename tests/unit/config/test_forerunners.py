@@ -368,6 +368,22 @@ def test_settings_of_early_stopping(converted: Converter) -> None:
     assert bare.evaluation.early_stopping.patience == 3
 
 
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        (callbacks("BatchSizeFinder"), "auto"),
+        ("accumulate_grad_batches: 4\n" + callbacks("BatchSizeFinder"), "auto"),
+        ("auto_scale_batch_size: binsearch", "auto"),
+        ("auto_scale_batch_size: true", "auto"),
+        ("auto_scale_batch_size: false", None),
+    ],
+)
+def test_a_search_for_the_batch_size_becomes_that_of_a_pass(
+    converted: Converter, line: str, size: str | None
+) -> None:
+    assert converted(lightning(line)).config.training.micro_batch_size == size
+
+
 def test_two_callbacks_of_a_class_may_agree_but_not_differ(converted: Converter) -> None:
     same = checkpoint(monitor="val_loss", save_top_k=2)
     assert converted(lightning(callbacks(same, same))).config

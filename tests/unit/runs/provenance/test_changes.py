@@ -77,6 +77,40 @@ def test_keys_are_named_with_both_values_and_places_are_no_change(info):
     ]
 
 
+def with_passes(info, stored, **training):
+    config = apply_overrides(info.config, [f"training.{k}={v}" for k, v in training.items()])
+    return with_execution(info, micro_batch_size=stored).model_copy(update={"config": config})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        ((None, "null"), (None, "null"), None),
+        # An earlier version stored no number.
+        ((None, 4), (4, 4), None),
+        ((None, "null"), (16, "auto"), None),
+        ((16, "auto"), (None, "null"), None),
+        ((16, "auto"), (1, "auto"), "the whole step and continues with 1 example"),
+        ((8, "auto"), (4, 4), "8 examples and continues with 4 examples"),
+        ((None, 4), (None, "null"), "4 examples and continues with the whole step"),
+    ],
+)
+def test_the_size_of_a_pass_is_compared_as_it_was_and_is_used(info, before, now, change):
+    one, other = (
+        with_passes(info, stored, micro_batch_size=size) for stored, size in (before, now)
+    )
+    expected = {"micro-batch size": f"micro-batch size: the run had {change}"} if change else {}
+    assert changes_of_execution(one, other) == expected
+
+
+@pytest.mark.parametrize("asked", [{}, {"batch_size": 8}, {"micro_batch_size": 4}])
+def test_another_size_of_a_pass_is_a_warning_unless_it_was_asked_for(info, asked):
+    before, notices = with_passes(info, 8, micro_batch_size="auto"), []
+    now = with_passes(info, 4, **{"micro_batch_size": "auto", **asked})
+    recorded(before, now, step=3, emit=notices.append)
+    assert [notice.is_warning for notice in notices] == [not asked]
+
+
 def test_other_data_is_a_change(info):
     other = FILES.train[0].model_copy(update={"sha256": "1" * 64})
     assert changes_of_settings(info, info.model_copy(update={"train": (other,)})) == [
