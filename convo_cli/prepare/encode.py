@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from convo_cli.background import one_ahead
 from convo_cli.config.schema import RunConfig
+from convo_cli.cpus import num_cpus
 from convo_cli.data.dialogue import Dialogue, chunks
 from convo_cli.data.omissions import Omissions
 from convo_cli.data.problems import LongTurn, Problem, ProblemSink
@@ -23,7 +27,12 @@ from convo_cli.prepare.stored import EarlierStore, find_encoded
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.tokens.store import LEFT_OUT, NO_TARGET, USER_TARGET, Encoded, TokenStore
 from convo_cli.wording import counted, quoted
+from convo_cli.worker_processes import call_in_workers
 
+_WORKERS_FROM_BYTES = 2**25
+"""Size of the data files from which on processes encode them; each takes a second to start."""
+_MAX_WORKERS = 6
+"""One process can read and store dialogues for about this many workers."""
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
 
@@ -40,7 +49,7 @@ def encode_files(
     earlier: Sequence[EarlierStore],
     encoded: TokenStore | None = None,
     opened: list[HashingFile] | None = None,
-) -> Iterator[TokenStore]:
+) -> Generator[TokenStore, None, None]:
     """Encode every dialogue of a data set, or the first ``max_dialogues``, a chunk at a time.
 
     ``omissions``, one for each file, count what is not trained on (see `Inputs.read`). Problems
@@ -78,17 +87,53 @@ def encode_files(
             _report(chunk, problems, part, config, encoder, found)
             done += len(chunk)
             emit(Progress(stage, done, total, "dialogues"))
-        # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and the
-        # one before it stored.
-        for pairs in one_ahead(tasks(stream)):
-            yield to_store(pairs, config, encoder, found, paths)
-            done += len(pairs)
+        if earlier or (num_workers := _num_workers(paths)) < 2:
+            # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and
+            # the one before it stored.
+            pairs = one_ahead(tasks(stream))
+            parts = (to_store(one, config, encoder, found, paths) for one in pairs)
+        else:
+            packed = map(msgspec.msgpack.encode, chunks(stream))
+            answers = call_in_workers(_ChunkEncoder(config, encoder, paths), packed, num_workers)
+            parts = (_unpacked(*answer, found) for answer in answers)
+        for part in parts:
+            yield part
+            done += len(part.dialogues)
             emit(Progress(stage, done, total, "dialogues"))
     if done == 0:
         raise DataError(
             "the data contains no dialogue to train on",
             hint='dialogues that say "train": false (or "weight": 0, "loss": false) are left out',
         )
+
+
+def _num_workers(paths: Iterable[str]) -> int:
+    """Return the number of processes that encode files; 0 if they are too small to start any."""
+    num_bytes = sum(Path(path).stat().st_size for path in paths)
+    return min(num_cpus(), _MAX_WORKERS) if num_bytes >= _WORKERS_FROM_BYTES else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _ChunkEncoder:
+    """A function that returns the store of packed dialogues, and the problems found."""
+
+    config: RunConfig
+    encoder: DialogueEncoder
+    paths: Sequence[str]
+
+    def __call__(self, packed: bytes) -> tuple[TokenStore, list[Problem]]:
+        dialogues = msgspec.msgpack.decode(packed, type=list[Dialogue])
+        encoded = encode(dialogues, self.config, self.encoder)
+        problems: list[Problem] = []
+        pairs = list(zip(dialogues, encoded, strict=True))
+        part = to_store(pairs, self.config, self.encoder, problems.append, self.paths)
+        return part, problems
+
+
+def _unpacked(part: TokenStore, problems: Iterable[Problem], found: ProblemSink) -> TokenStore:
+    for problem in problems:
+        found(problem)
+    return part
 
 
 def _encode_rest(

@@ -7,6 +7,7 @@ second run on the same data, or a resumed run, opens the files of the first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -172,7 +173,8 @@ def _store(
     def make(folder: Path) -> Seals:
         refusals, home = Refusals(max_problems), cache.unfinished(TOKENS, key, variant)
         omissions = [Omissions() for _ in files]
-        with Unfinished(folder, home, cache, files, check, emit) as store:
+        with ExitStack() as stack:
+            store = stack.enter_context(Unfinished(folder, home, cache, files, check, emit))
             chunks = encode_files(
                 inputs,
                 data_set,
@@ -186,7 +188,7 @@ def _store(
                 encoded=store.store,
                 opened=store.opened,
             )
-            for chunk in chunks:
+            for chunk in stack.enter_context(closing(chunks)):
                 store.append(chunk)
             seals = store.finish(folder)
             write_omissions(omissions, folder)

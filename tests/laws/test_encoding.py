@@ -11,17 +11,22 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from convo_cli.data import dialogue
 from convo_cli.data.dialogue import Dialogue, Turn, chunks
 from convo_cli.events import Notice, Progress
+from convo_cli.prepare import encode as encode_module
 from convo_cli.prepare import stored
 from convo_cli.prepare.cache import NAME, Cache
 from convo_cli.prepare.inputs import Inputs
 from convo_cli.prepare.preflight import PreflightError
 from convo_cli.prepare.prepare import prepare_data
 from convo_cli.runs.provenance.data_files import read_data_files
+from convo_cli.text.templates.template import TEMPLATES
+from convo_cli.worker_processes import call_in_workers
+from tests.families import FAMILIES, family_tokenizer, native_encoder
 from tests.forks import run_fork, start_fork
 from tests.memory import with_peak
 
@@ -317,6 +322,61 @@ def test_a_short_encoding_records_nothing(write, encode, unfinished):
     with pytest.raises(Stopped):
         encode(path, stop_after=20, max_length=32, long_turns="split")
     assert not unfinished()
+
+
+# Workers
+
+
+def test_the_number_of_workers_changes_no_byte_and_no_problem(write, encode, monkeypatch):
+    def results():
+        with pytest.raises(PreflightError) as caught:
+            encode(path, max_length=16)
+        shutil.rmtree(Path(path).parent / "runs" / NAME)  # what was refused is used again
+        good = encode(path, max_length=16, long_turns="split")
+        return caught.value.message, caught.value.problems, good
+
+    monkeypatch.setattr(dialogue, "_CHUNK_CHARACTERS", 500)
+    path = write(*MIXED, ["Hi", "word " * 30])
+    alone = results()
+    monkeypatch.setattr(encode_module, "_num_workers", lambda paths: 2)
+    assert results() == alone
+
+
+class Located(encode_module._ChunkEncoder):
+    """Also returns the process that encodes the chunk."""
+
+    def __call__(self, packed):
+        return os.getpid(), super().__call__(packed)
+
+
+@pytest.mark.parametrize("name", ["turns", "gemma", "qwen"])
+def test_every_encoder_works_in_a_worker(make_encoder, sample_dialogues, tiny_config, name):
+    is_own = name in TEMPLATES
+    encoder = (
+        make_encoder(name)
+        if is_own
+        else native_encoder(family_tokenizer(FAMILIES[name], sample_dialogues), 128)
+    )
+    config = tiny_config(dialogue={"long_turns": "split"})
+    packed = msgspec.msgpack.encode(sample_dialogues[:20])
+    call = Located(config, encoder, ["a.jsonl"])
+    _, (expected, problems) = call(packed)
+    ((process, (part, found)),) = call_in_workers(call, [packed], 1)
+    assert process != os.getpid()
+    assert found == problems
+    for name in ("input_ids", "targets", "lengths", "dialogue_of", "dialogues"):
+        assert getattr(part, name).tobytes() == getattr(expected, name).tobytes()
+
+
+def test_an_encoding_by_workers_continues_too(write, encode, recording, monkeypatch):
+    path, options = write(*MIXED), {"max_length": 32, "long_turns": "split"}
+    whole = encode(path, **options)
+    monkeypatch.setattr(encode_module, "_num_workers", lambda paths: 2)
+    with pytest.raises(Stopped):
+        encode(path, stop_after=15, **options)
+    said = []
+    assert encode(path, said=said, **options) == whole
+    assert [one for one in said if CONTINUING in one]
 
 
 @pytest.mark.slow

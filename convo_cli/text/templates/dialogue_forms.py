@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.errors import DataError
@@ -62,8 +62,7 @@ class FormFinder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ask: Ask, agreement: Agreement) -> None:
         self._ask = ask
         self._agreement = agreement
-        self._between = lru_cache(maxsize=512)(self._render_marks)
-        self.form = lru_cache(maxsize=512)(self._find_form)
+        self._create_caches()
         user, assistant = Shape("user"), Shape("assistant")
         start, after_user = self._between((user,), False)
         after_assistant = self._between((user, assistant), False)[-1]
@@ -83,6 +82,18 @@ class FormFinder:
         if not answers.startswith(bos):
             asks = asks.removeprefix(bos)
         self.headers = {"user": asks, "assistant": answers}
+
+    def _create_caches(self) -> None:
+        self._between = lru_cache(maxsize=512)(self._render_marks)
+        self.form = lru_cache(maxsize=512)(self._find_form)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes get a copy, and caches cannot be copied.
+        return {name: one for name, one in vars(self).items() if name not in ("_between", "form")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._create_caches()
 
     def text_before_reply(self) -> str:
         """Return what the template writes between a question and its reply; DataError if unclear.
