@@ -57,7 +57,9 @@ class GroupedNll:
     nll: NDArray[np.float64]  # (G,)
     counts: NDArray[np.int64]  # (G,)
 
-    def mean(self, groups: Sequence[int] | slice = slice(None)) -> float | None:
+    def mean(
+        self, groups: Sequence[int] | NDArray[np.integer] | slice = slice(None)
+    ) -> float | None:
         """Return the mean nll of the targets of some groups (default: all); None without one."""
         count = int(self.counts[groups].sum())
         return float(self.nll[groups].sum()) / count if count else None
@@ -100,15 +102,17 @@ def nll_by_groupings(
         nll = each.double().cpu().numpy()
         # The order of the targets in a batch: by example, then by position.
         chosen = [np.isin(example.targets[1:], kinds) for example in examples]
-        for (groups_of, num), grouped in zip(groupings, sums, strict=True):
+        for (groups_of, _), grouped in zip(groupings, sums, strict=True):
             groups = np.concatenate(
                 [
                     groups_of(row, example)[1:][mask]
                     for row, example, mask in zip(rows, examples, chosen, strict=True)
                 ]
             )  # (N,)
-            grouped.nll[:] += np.bincount(groups, nll, num)
-            grouped.counts[:] += np.bincount(groups, minlength=num)
+            # Only the groups of the batch: a grouping by dialogue has one for each of them.
+            found, places = np.unique(groups, return_inverse=True)
+            grouped.nll[found] += np.bincount(places, nll)
+            grouped.counts[found] += np.bincount(places)
 
     batches = length_sorted_rows(store, batching, max_slots=max_slots)
     while taken := list(islice(batches, world.size)):

@@ -22,7 +22,7 @@ from convo_cli.config.schema import TrainingConfig
 from convo_cli.tokens.mixture import Mixture
 from convo_cli.tokens.phase import Phase
 
-_BLOCK = 1 << 12
+_BLOCK = 1 << 10
 """Examples between two of which the token in the epoch is known; that of the others is a sum."""
 
 

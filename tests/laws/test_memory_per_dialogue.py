@@ -38,6 +38,8 @@ from convo_cli.tokens.store_check import require_valid_store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT = 100  # bytes a dialogue
+NOISE = 6 * 2**20
+"""Bytes by which two starts of a process differ: fragments of its heap, and stacks of threads."""
 PART = 1000  # dialogues
 WEIGHTED = [{"path": "a", "weight": 1}, {"path": "b", "weight": 2}]
 
@@ -130,12 +132,12 @@ def test_no_stage_needs_more_than_100_bytes_a_dialogue(tmp_path, num_windows, si
 
 
 @pytest.mark.slow
-def test_the_process_grows_by_at_most_100_bytes_a_dialogue(tmp_path):
-    """The real command, with validation data, as the benchmark measures it."""
+def test_a_whole_command_grows_by_at_most_100_bytes_a_dialogue(tmp_path):
+    """Real commands with validation and test data, as the benchmark measures them."""
     command = [sys.executable, ROOT / "benchmarks" / "bench_memory.py", "--folder", tmp_path]
-    sizes = ["--dialogues", "20000", "100000", "--case", "evaluated", "--again"]
+    sizes = ["--dialogues", "20000", "120000", "--case", "evaluated", "--again"]
     done = subprocess.run([*command, *sizes], capture_output=True, text=True, check=True)
-    growth = re.findall(r"(\S+) +100,000 dialogues.*?([+-][\d.]+) bytes a dialogue", done.stdout)
+    growth = re.findall(r"(\S+) +120,000 dialogues.*?([+-][\d.]+) bytes a dialogue", done.stdout)
     assert [name for name, _ in growth] == ["train", "run", "resume", "config", "validate"]
-    # Less the modules, buffers and threads of a start, which differ by a few MiB from run to run.
-    assert {name: float(value) for name, value in growth if float(value) > LIMIT + 60} == {}
+    limit = LIMIT + NOISE / 100_000
+    assert {name: float(value) for name, value in growth if float(value) > limit} == {}

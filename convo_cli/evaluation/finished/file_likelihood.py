@@ -174,7 +174,8 @@ def _turn_groups(store: TokenStore, stop_ids: Sequence[int]) -> GroupsOf:
 
     # The end token of every scored turn is a target, so it separates the turns of a dialogue, also
     # where windows or a split turn begin a new example.
-    num_ends = np.array([np.count_nonzero(ends(store[k])) for k in range(len(store))], np.int64)
+    counts = (int(np.count_nonzero(ends(store[k]))) for k in range(len(store)))
+    num_ends = np.fromiter(counts, np.int64, len(store))
     before = np.cumsum(num_ends) - num_ends  # (N,) in all earlier examples
     first = np.flatnonzero(np.diff(store.dialogue_of, prepend=-1))  # of each dialogue
     earlier = before - np.repeat(before[first], np.diff(first, append=len(store)))
@@ -198,7 +199,7 @@ def _dialogue_groups(store: TokenStore) -> GroupsOf:
 
 
 def _likelihood(files: EvaluatedFiles, by_turn: GroupedNll, by_dialogue: GroupedNll) -> Likelihood:
-    def of(grouped: GroupedNll, groups: slice | Sequence[int]) -> ScoredTargets | None:
+    def of(grouped: GroupedNll, groups: slice | NDArray[np.integer]) -> ScoredTargets | None:
         mean = grouped.mean(groups)
         return None if mean is None else ScoredTargets(mean, int(grouped.counts[groups].sum()))
 
@@ -211,7 +212,7 @@ def _likelihood(files: EvaluatedFiles, by_turn: GroupedNll, by_dialogue: Grouped
         everything=everything,
         by_turn=tuple(of(by_turn, slice(1 + 2 * k, 3 + 2 * k)) for k in range(NUM_TURNS)),
         by_file=tuple(
-            of(by_dialogue, (2 * np.flatnonzero(file_of == number)).tolist())
+            of(by_dialogue, 2 * np.flatnonzero(file_of == number))
             for number in range(len(files.files))
         ),
         end_nll=by_turn.mean(slice(2, None, 2)),
