@@ -33,8 +33,9 @@ from convo_cli.runs.provenance.training_dialogues import record_training_dialogu
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.shares import file_shares
-from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, Example, TokenStore, write
+from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded, Example, TokenStore
 from convo_cli.tokens.store_check import require_valid_store
+from convo_cli.tokens.store_writer import write
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT = 100  # bytes a dialogue
