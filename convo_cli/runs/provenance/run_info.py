@@ -127,7 +127,9 @@ class RunInfo(BaseModel):
 def read_base_model(source: str, folder: Path) -> BaseModelFiles:
     """Hash the files of a pretrained model; ``folder`` is the local folder of a hub id."""
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
-    commit = folder.name if folder.parent.name == "snapshots" else None
+    # A folder of the hub's cache given by its path is a folder: its place is private, and may move.
+    is_hub_id = folder.parent.name == "snapshots" and not Path(source).is_dir()
+    commit = folder.name if is_hub_id else None
     return BaseModelFiles(
         source=source,
         commit=commit,

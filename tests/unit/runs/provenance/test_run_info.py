@@ -170,6 +170,7 @@ def test_the_commit_of_a_hub_id_is_the_name_of_its_snapshot(tmp_path):
     folder = tmp_path / "snapshots" / "0123abcd"
     folder.mkdir(parents=True)
     assert read_base_model("org/name", folder).commit == "0123abcd"
+    assert read_base_model(str(folder), folder).commit is None, "given by its path"
     assert read_base_model("here", tmp_path).commit is None
 
 
