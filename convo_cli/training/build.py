@@ -45,6 +45,7 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.fitting.micro_batches import with_micro_batch_size
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
+from convo_cli.training.planning.memory_advice import require_memory
 from convo_cli.training.saving import load_checkpoint_model, restore_state
 from convo_cli.training.sharding.fsdp import choose_sharding, shard_model
 from convo_cli.training.sharding.whole_tensors import is_distributed
@@ -216,8 +217,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
     sharding = choose_sharding(training.sharding, model, inputs.world, inputs.emit)
     progress, length = beginning.progress, training.length
     phases = progress.phases or (Phase.of(training),)
-    weights = config.data.weights
-    files = [(size, weights[file]) for file, size in data.train.file_stretches]
+    files = [(size, config.data.weights[file]) for file, size in data.train.file_stretches]
     order = Order(data.train.lengths, config.seed, phases, files)
     order = order.resumed(progress.step, training)
     with inputs.world.after_first():
@@ -240,7 +240,7 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         max_steps=length.number if isinstance(length, Steps) else order.num_steps(length.number),
         world=inputs.world,
     )
-    return with_micro_batch_size(parts, info, inputs.emit)
+    return require_memory(with_micro_batch_size(parts, info, inputs.emit), inputs.emit)
 
 
 def _new_state(parts: Parts) -> TrainState:

@@ -37,6 +37,7 @@ from convo_cli.training.loop import STOPPED, StepDivergedError, step_seed, train
 from convo_cli.training.optim import schedule_corners
 from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
+from convo_cli.training.planning.memory_advice import naming_settings
 from convo_cli.training.resume.horizon import warm_up_notices
 from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import TrainState
@@ -93,7 +94,8 @@ def train_and_record(
         emit_to_all(started(run, parts, state, evaluations))
         _begin_together(parts, state)
         try:
-            reason = train(state, job)
+            with naming_settings(parts, has_moments=step > 0):
+                reason = train(state, job)
         except StepDivergedError as error:
             explained = _explained(error, run, parts, state, evaluations, emit_to_all)
             if loss_plot is not None and page is not None:
@@ -149,7 +151,8 @@ def follow(
     _begin_together(parts, state)
     job = RunJob(run, parts, stop, ignore, evaluations)
     try:
-        reason = train(state, job)
+        with naming_settings(parts, has_moments=state.progress.step > 0):
+            reason = train(state, job)
     except StepDivergedError:
         save_step(run, parts, state, evaluations, ignore, world=parts.world)
         raise  # rank 0 reports the error

@@ -83,6 +83,7 @@ def _estimates(plan: Plan) -> dict[str, Any]:
             **{f"{name}_bytes": num_bytes for name, num_bytes in asdict(memory).items()},
             "peak_bytes": memory.peak,
             "free_bytes": estimate.room,
+            "savings": [asdict(saving) for saving in estimate.savings],
         },
         "seconds_per_step": seconds,
         "seconds": None if seconds is None else seconds * plan.start.max_steps,
@@ -104,6 +105,11 @@ def show_plan(console: Console, plan: Plan) -> None:
         show(console, f"{label:<{_LABEL_WIDTH}}{text}")
     if plan.free_bytes and plan.peak_bytes > plan.free_bytes:
         show(console, "warning: the checkpoints need more disk space than is free", "yellow")
+    if plan.estimate.memory.peak > plan.estimate.room:
+        from convo_cli.training.planning.memory_advice import settings_text
+
+        show(console, "warning: the run needs more memory than is free", "yellow")
+        show(console, f"hint: {settings_text(list(plan.estimate.savings))}")
     console.print()
     width = min(_PLOT_WIDTH, console.width - 12)
     for line in _plot(plan.learning_rates, width, is_unicode=console.encoding.startswith("utf")):

@@ -19,6 +19,7 @@ from convo_cli.training.planning.longest_batch import (
     longest_of_training,
     training_batch,
 )
+from convo_cli.training.planning.memory_advice import Saving, savings
 from convo_cli.training.planning.run_memory import (
     RunMemory,
     compute_memory,
@@ -53,6 +54,8 @@ class RunEstimate:
     """Free memory of the device, with what this process already holds."""
     is_measured: bool
     """True if the longest micro-batch was computed, else its memory and time are extrapolated."""
+    savings: tuple[Saving, ...]
+    """Settings to change if the run does not fit."""
     seconds_per_step: float | None
     """Mean time of a step, without evaluations and checkpoints; None if there was no memory."""
 
@@ -82,7 +85,8 @@ def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
     if trial is not None:
         seconds = trial.seconds * _operations_per_step(parts, count, num_processes) / count(batch)
         seconds += _update_seconds(parts)
-    return RunEstimate(memory, room, is_measured, seconds)
+    found = savings(parts, memory, room) if memory.peak > room else []
+    return RunEstimate(memory, room, is_measured, tuple(found), seconds)
 
 
 def _measured(parts: Parts, batch: Batch, trial: Trial, held: int, *, is_later: bool) -> RunMemory:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from convo_cli.model.batches.loss import Batch
+from convo_cli.model.create import num_embeddings
 from convo_cli.model.device import autocast_for
 from convo_cli.model.memory.free import free_bytes
 from convo_cli.model.memory.live_tensors import LivePeak, live_peak
@@ -33,6 +34,7 @@ _HEAP, _CHECKPOINTED_HEAP = 1.2, 2.5
 glibc keeps freed memory between tensors that still exist. Measured with 2,048 tokens and models of
 6 and 30 layers: 1.2 and 1.2, with gradient checkpointing 3.0 and 3.1, with 400 tokens less.
 """
+_MOST_PER_UNIT = 60
 _LATER = 50 * 2**20
 """Bytes of libraries that a run imports after its start, on a CPU: plots, logs and metrics."""
 
@@ -61,12 +63,16 @@ class RunMemory:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def compute_memory(parts: Parts, num_processes: int = 1) -> RunMemory:
-    """Return the memory of the process that holds the longest micro-batch."""
+def compute_memory(parts: Parts, num_processes: int = 1, held: int | None = None) -> RunMemory:
+    """Return the memory of the process that holds the longest micro-batch.
+
+    ``held`` is what it holds before its first step; by default, what it holds now.
+    """
     batch, is_later = longest_of_training(parts, num_processes)
     peak = training_peak(parts, batch, has_gradients=is_later)
     activations = round(peak.activations * heap(parts.device, saves_memory=_saves_memory(parts)))
-    return larger(memory_at(parts, replace(peak, activations=activations)), evaluation(parts))
+    training = memory_at(parts, replace(peak, activations=activations), held)
+    return larger(training, evaluation(parts, held))
 
 
 def larger(memory: RunMemory, other: RunMemory | None) -> RunMemory:
@@ -74,13 +80,13 @@ def larger(memory: RunMemory, other: RunMemory | None) -> RunMemory:
     return memory if other is None or other.peak < memory.peak else other
 
 
-def evaluation(parts: Parts) -> RunMemory | None:
+def evaluation(parts: Parts, held: int | None = None) -> RunMemory | None:
     """Return the memory of an evaluation during the run; None without one."""
     if (batch := longest_of_evaluation(parts)) is None:
         return None
-    peak = live_peak(parts.model, loss_of(parts), batch, has_gradients=False, is_trained=False)
+    peak = _live_peak(parts, batch, has_gradients=False, is_trained=False)
     # The gradients of the last step exist until the next one.
-    return memory_at(parts, replace(peak, gradients=tensor_bytes(parts)[1]))
+    return memory_at(parts, replace(peak, gradients=tensor_bytes(parts)[1]), held)
 
 
 def memory_at(parts: Parts, peak: LivePeak, held: int | None = None) -> RunMemory:
@@ -102,9 +108,31 @@ def training_peak(
     parts: Parts, batch: Batch, *, has_gradients: bool, saves_memory: bool = False
 ) -> LivePeak:
     """Return the live tensors of a micro-batch at its peak."""
-    return live_peak(
-        parts.model, loss_of(parts), batch, has_gradients=has_gradients, saves_memory=saves_memory
-    )
+    return _live_peak(parts, batch, has_gradients=has_gradients, saves_memory=saves_memory)
+
+
+def _live_peak(parts: Parts, batch: Batch, **options: bool) -> LivePeak:
+    """Return the live tensors of a batch, or a bound for a model that fake tensors cannot run."""
+    try:
+        return live_peak(parts.model, loss_of(parts), batch, **options)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
+        return LivePeak(activations=_most_of(parts.model, batch.input_ids.numel()))
+
+
+def most_activations(parts: Parts) -> int:
+    """Return more than the activations of the longest micro-batch take, without computing it."""
+    batch, _ = longest_of_training(parts, parts.world.size)
+    return _most_of(parts.model, batch.input_ids.numel())
+
+
+def _most_of(model: PreTrainedModel, num_tokens: int) -> int:
+    config = model.config.get_text_config()
+    # GPT-2 keeps 34 numbers of each layer, token and unit of its width, and Llama 25.
+    width = max(config.hidden_size, (getattr(config, "intermediate_size", None) or 0) // 3)
+    of_layers = _MOST_PER_UNIT * num_tokens * config.num_hidden_layers * width
+    rows = num_embeddings(model)
+    most: int = 4 * (of_layers + max(2**23, 512 * rows) + rows * config.hidden_size)
+    return most
 
 
 def loss_of(parts: Parts) -> LossOf:
@@ -156,5 +184,4 @@ def held_bytes(device: torch.device) -> int:
 
 def room_bytes(device: torch.device, num_processes: int = 1) -> int:
     """Return what each of some processes on this machine may hold in all, with what it holds."""
-    sharing = num_processes if device.type == "cpu" else 1
-    return held_bytes(device) + free_bytes(device) // sharing
+    return held_bytes(device) + free_bytes(device, num_processes)

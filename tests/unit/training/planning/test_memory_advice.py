@@ -1,0 +1,161 @@
+"""Advice about memory: three settings that are possible, with values and what they save."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from convo_cli.config.schema import PretrainedModel, ScratchConfig
+from convo_cli.errors import OutOfMemoryError
+from convo_cli.events import Notice
+from convo_cli.model.batches.attention import use_packed_attention
+from convo_cli.model.batches.batching import Batching
+from convo_cli.tokens.order import Order
+from convo_cli.tokens.phase import Phase
+from convo_cli.tokens.store import Example
+from convo_cli.training.planning import memory_advice
+from convo_cli.training.planning.memory_advice import (
+    naming_settings,
+    require_memory,
+    savings,
+    settings_text,
+)
+from convo_cli.training.planning.run_memory import compute_memory
+from convo_cli.world import World
+from tests.stores import laid_out
+
+LENGTHS = np.array([200, 300, 400, 100] * 4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = GPT2Config(
+        vocab_size=97, n_positions=512, n_embd=64, n_layer=4, n_head=4, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    use_packed_attention(model)
+    return model
+
+
+def parts_of(model, *, micro=None, checkpointing=False, origin=None, lora=None, most=400):
+    lengths = np.minimum(LENGTHS, most)
+    store = laid_out(
+        [Example(np.full(size, 3, np.int32), np.ones(size, np.uint8)) for size in lengths]
+    )
+    training = SimpleNamespace(gradient_checkpointing=checkpointing)
+    return SimpleNamespace(
+        config=SimpleNamespace(
+            training=training,
+            dialogue=SimpleNamespace(train_on="assistant", user_turns_until=0.0),
+            model=SimpleNamespace(origin=origin or ScratchConfig(layers=4), lora=lora),
+        ),
+        model=model,
+        data=SimpleNamespace(train=store, validation=None),
+        batching=Batching(is_packed=True, has_plain_head=True, pad_id=0),
+        execution=SimpleNamespace(precision="fp32", sharding="none", micro_batch_size=micro),
+        device=torch.device("cpu"),
+        order=Order(lengths, 1, (Phase(first_step=0, first_example=0, batch=8, unit="examples"),)),
+        max_steps=3,
+        world=World(),
+    )
+
+
+def named(parts, room=0):
+    return {one.key: one for one in savings(parts, compute_memory(parts), room)}
+
+
+def test_three_settings_are_named_with_their_values_and_the_largest_saving_first(model):
+    parts = parts_of(model)
+    found = savings(parts, compute_memory(parts), room=0)
+    assert len(found) == 3
+    saved = [one.saved_bytes for one in found]
+    assert saved == sorted(saved, reverse=True)
+    assert min(saved) > 0
+    text = settings_text(found)
+    assert text.startswith("set ")
+    assert all(f"{one.key}: " in text for one in found)
+    assert named(parts)["training.micro_batch_size"].value == 1
+
+
+def test_a_setting_at_its_end_is_not_named(model):
+    parts = parts_of(model, micro=1, checkpointing=True, origin=ScratchConfig(layers=1), most=60)
+    assert named(parts) == {}
+    assert "smaller model" in settings_text([])
+
+
+def test_an_adapter_is_named_only_for_a_pretrained_model_without_one(model):
+    pretrained = PretrainedModel("somewhere", None)
+    small = {"micro": 1, "checkpointing": True, "most": 60}
+    assert set(named(parts_of(model, origin=pretrained, **small))) == {"model.lora.rank"}
+    assert named(parts_of(model, origin=pretrained, lora=object(), **small)) == {}
+
+
+def test_a_value_is_not_lower_than_the_free_memory_asks_for(model):
+    parts = parts_of(model)
+    memory = compute_memory(parts)
+    (least,) = [
+        one.value
+        for one in savings(parts, memory, room=memory.peak - memory.activations // 4)
+        if one.key == "training.micro_batch_size"
+    ]
+    assert least in (2, 4)
+
+
+def test_the_saving_of_a_micro_batch_size_is_that_of_the_estimate_with_it(model):
+    now, then = (compute_memory(parts_of(model, micro=micro)) for micro in (None, 1))
+    saving = named(parts_of(model))["training.micro_batch_size"]
+    assert saving.saved_bytes == pytest.approx(now.peak - then.peak, rel=0.25)
+
+
+def test_the_saving_of_checkpointing_is_not_more_than_the_activations(model):
+    parts = parts_of(model)
+    memory, found = compute_memory(parts), named(parts)
+    if "training.gradient_checkpointing" in found:
+        assert 0 < found["training.gradient_checkpointing"].saved_bytes < memory.activations
+
+
+def test_a_run_that_fits_costs_no_estimate(model, monkeypatch):
+    monkeypatch.setattr(memory_advice, "compute_memory", None)
+    require_memory(parts_of(model), emit=None)
+
+
+def test_a_run_that_may_not_fit_gets_a_warning(model, monkeypatch):
+    events = []
+    monkeypatch.setattr(memory_advice, "room_bytes", lambda device, size: 2**20)
+    require_memory(parts_of(model), events.append)
+    (notice,) = events
+    assert isinstance(notice, Notice)
+    assert notice.is_warning
+    assert "may run out of memory" in notice.message
+    assert "training.micro_batch_size: 1 (saves" in notice.message
+
+
+def test_a_run_that_cannot_fit_is_refused(model, monkeypatch):
+    monkeypatch.setattr(memory_advice, "limit_bytes", lambda device: 2**20)
+    with pytest.raises(OutOfMemoryError, match=r"AdamW's moments need .* cpu has 1 MiB") as caught:
+        require_memory(parts_of(model), emit=None)
+    assert "(saves" in caught.value.hint
+
+
+def test_an_allocation_that_fails_names_the_settings(model):
+    parts = parts_of(model)
+    with (
+        pytest.raises(OutOfMemoryError, match="not enough memory") as caught,
+        naming_settings(parts, has_moments=False),
+    ):
+        torch.empty(2**60)
+    assert caught.value.hint.count("(saves") == 3
+    assert caught.value.hint.endswith("everything saved so far is intact")
+
+
+def test_any_other_error_passes(model):
+    with (
+        pytest.raises(RuntimeError, match="a bug"),
+        naming_settings(parts_of(model), has_moments=False),
+    ):
+        raise RuntimeError("a bug")
