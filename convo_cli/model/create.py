@@ -127,3 +127,8 @@ def save_memory(model: PreTrainedModel) -> None:
     """Recompute activations in the backward pass instead of keeping them."""
     # transformers 5.23 renames the method and warns about the old name; 5.17 has only the old one.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+
+
+def keep_activations(model: PreTrainedModel) -> None:
+    """Undo `save_memory`."""
+    getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()

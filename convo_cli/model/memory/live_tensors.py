@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from convo_cli.model.batches.attention import Segments
 from convo_cli.model.batches.loss import Batch
-from convo_cli.model.create import num_embeddings, save_memory
+from convo_cli.model.create import keep_activations, num_embeddings, save_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,19 +50,21 @@ def live_peak(
     *,
     has_gradients: bool,
     is_trained: bool = True,
-    saves_memory: bool = False,
+    saves_memory: bool | None = None,
 ) -> LivePeak:
     """Return the peak of a forward and backward pass, or of a forward pass in evaluation.
 
     With ``has_gradients``, those of an earlier micro-batch of the step exist already. With
-    ``saves_memory``, the activations are recomputed, whatever the model does. Raises what torch
-    raises if the model cannot run on fake tensors.
+    ``saves_memory``, the activations are recomputed, or kept if it is False, whatever the model
+    does. Raises what torch raises if the model cannot run on fake tensors.
     """
     fakes = FakeTensorMode()
     copied = _faked_model(fakes, model)
     copied.train(is_trained)
     if saves_memory:
         save_memory(copied)
+    elif saves_memory is not None:
+        keep_activations(copied)
     moved = _faked_batch(fakes, batch, model.device)
     counter = _LiveTensors(copied, num_embeddings(model))
     if has_gradients:

@@ -21,8 +21,8 @@ from convo_cli.model.memory.free import limit_bytes
 from convo_cli.training.planning.longest_batch import longest_of_training
 from convo_cli.training.planning.run_memory import (
     RunMemory,
+    activations_in_memory,
     compute_memory,
-    heap,
     held_bytes,
     most_activations,
     room_bytes,
@@ -149,7 +149,7 @@ def _possible(parts: Parts, memory: RunMemory, batch: Batch, room: int) -> Itera
         peak = training_peak(
             parts, batch, has_gradients=memory.gradients >= gradients, saves_memory=True
         )
-        kept = round(peak.activations * heap(parts.device, saves_memory=True))
+        kept = activations_in_memory(parts, batch, peak, saves_memory=True)
         now = memory.activations + memory.logits + memory.gradients
         yield Saving(
             "training.gradient_checkpointing", True, now - kept - peak.logits - peak.gradients
