@@ -39,7 +39,7 @@ def call_in_workers(
 
     A few arguments are read ahead.
     """
-    workers = _Workers(function, number)
+    workers = Workers(function, number)
     waiting = deque[tuple[A, Future[tuple[R] | None]]]()
 
     def first() -> R:
@@ -60,11 +60,13 @@ def call_in_workers(
         workers.close()
 
 
-class _Workers:
+class Workers:
     """Each worker has a thread here, because a write to a pipe blocks until a read."""
 
     def __init__(self, function: Callable[[Any], object], number: int) -> None:
-        self._has_failed = False
+        """Start the workers, and set `has_failed` if that is not possible."""
+        self.has_failed = False
+        self._is_ready = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._free = SimpleQueue[subprocess.Popen[bytes]]()
         self._threads = ThreadPoolExecutor(number)
@@ -76,13 +78,22 @@ class _Workers:
                 self._threads.submit(self._ask, process, pickled)
         # No pickle, such as a tokenizer in Python; or the system allows no more processes.
         except Exception:  # noqa: BLE001
-            self._has_failed = True
+            self.has_failed = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether a worker has received the function and none has failed."""
+        self._is_ready = self._is_ready or not self._free.empty()
+        return self._is_ready and not self.has_failed
 
     def call(self, argument: Any) -> Future[Any]:
-        """Call the function when a worker is free; the result is None if the worker fails."""
+        """Call the function when a worker is free.
+
+        The result is a tuple with one item, or None if the worker fails.
+        """
 
         def ask() -> Any:
-            return None if self._has_failed else self._ask(self._free.get(), argument)
+            return None if self.has_failed else self._ask(self._free.get(), argument)
 
         return self._threads.submit(ask)
 
@@ -94,7 +105,7 @@ class _Workers:
             requests.flush()
             return pickle.load(answers)
         except Exception:  # noqa: BLE001  (after any failure this process calls the function)
-            self._has_failed = True
+            self.has_failed = True
             return None
         finally:
             self._free.put(process)

@@ -308,7 +308,7 @@ def test_an_absurd_number_of_added_tokens_is_refused(convo, model, monkeypatch):
 
 # The source
 
-OWN_PROCESSES = "data/checks/workers.py"
+OWN_PROCESSES = "worker_processes.py"
 """Exchanges pickles with processes that it has started itself, over pipes that no other process
 holds.
 """

@@ -27,10 +27,10 @@ from convo_cli.events import Emit, Progress, ignore
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from convo_cli.data.checks.workers import Workers
+    from convo_cli.data.checks.workers import BlockWorkers
     from convo_cli.data.roles.proposal import Proposal
 
-    _Begun = tuple[Block, BlockStatistics | Future[BlockStatistics | None]]
+    _Begun = tuple[Block, BlockStatistics | Future[tuple[BlockStatistics] | None]]
 
 PARALLEL_BYTES = 32 * 2**20
 """Workers start at a file of this size, or once this much is read; below, they save no time."""
@@ -138,7 +138,7 @@ class _Readers:
         self._rules = rules
         self._max_problems = max_problems
         self._here = BlockReader(rules, max_problems)
-        self._workers: Workers | None = None
+        self._workers: BlockWorkers | None = None
         self._max_waiting = 0
         self._num_read = 0
 
@@ -160,13 +160,13 @@ class _Readers:
     def _start(self) -> None:
         if self._workers is None:
             from convo_cli.cpus import num_cpus
-            from convo_cli.data.checks.workers import MAX_WORKERS, Workers
+            from convo_cli.data.checks.workers import MAX_WORKERS, BlockWorkers
 
             if (number := min(num_cpus(), MAX_WORKERS)) > 1:
-                self._workers = Workers(self._rules, self._max_problems, number)
+                self._workers = BlockWorkers(self._rules, self._max_problems, number)
                 self._max_waiting = 2 * number + 2  # so that no worker waits for its next block
 
-    def _begin(self, data: bytes) -> BlockStatistics | Future[BlockStatistics | None]:
+    def _begin(self, data: bytes) -> BlockStatistics | Future[tuple[BlockStatistics] | None]:
         self._num_read += len(data)
         if self._num_read >= PARALLEL_BYTES:
             self._start()
@@ -179,5 +179,6 @@ class _Readers:
             return item
         block, found = item
         if not isinstance(found, BlockStatistics):
-            found = found.result() or self._here.read(block.data)
+            answer = found.result()
+            found = self._here.read(block.data) if answer is None else answer[0]
         return block, found

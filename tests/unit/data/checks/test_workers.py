@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from convo_cli import cpus
+from convo_cli import cpus, worker_processes
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks import validate, workers
 from convo_cli.data.checks.block_reader import BlockReader
@@ -24,7 +24,7 @@ from convo_cli.data.checks.exact import LineRules
 from convo_cli.data.checks.report import DataReport
 from convo_cli.data.checks.statistics import BlockStatistics
 from convo_cli.data.checks.validate import validate_files
-from convo_cli.data.checks.workers import Workers
+from convo_cli.data.checks.workers import BlockWorkers
 from convo_cli.events import Event
 
 CONFIG = DataConfig(train=("unused",))
@@ -33,9 +33,9 @@ BLOCK = b'["Hello", "Hi!"]\n["NULL", "\xed\x95\x9c"]\n[1]\n{"messages": []}\n' *
 
 
 @pytest.fixture
-def two() -> Iterator[Workers]:
+def two() -> Iterator[BlockWorkers]:
     """Two workers that are ready."""
-    made = Workers(RULES, 5, 2)
+    made = BlockWorkers(RULES, 5, 2)
     try:
         wait_for(lambda: made.is_ready or made.has_failed)
         assert not made.has_failed
@@ -51,7 +51,7 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-class Counting(Workers):
+class Counting(BlockWorkers):
     """Workers that are ready at once and count their answers, for tests."""
 
     made: list[Counting] = []  # noqa: RUF012
@@ -62,12 +62,12 @@ class Counting(Workers):
         self.made.append(self)
         wait_for(lambda: self.is_ready or self.has_failed)
 
-    def read(self, data: bytes) -> Future[BlockStatistics | None]:
+    def read(self, data: bytes) -> Future[tuple[BlockStatistics] | None]:
         future = super().read(data)
         future.add_done_callback(self._count)
         return future
 
-    def _count(self, future: Future[BlockStatistics | None]) -> None:
+    def _count(self, future: Future[tuple[BlockStatistics] | None]) -> None:
         self.num_answers += not future.cancelled() and future.result() is not None
 
 
@@ -77,7 +77,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     Counting.made = []
     monkeypatch.setattr(validate, "PARALLEL_BYTES", 0)
     monkeypatch.setattr(cpus, "num_cpus", lambda: 2)
-    monkeypatch.setattr(workers, "Workers", Counting)
+    monkeypatch.setattr(workers, "BlockWorkers", Counting)
     monkeypatch.setattr("convo_cli.data.blocks.BUFFER_BYTES", 4000)
     return Counting
 
@@ -161,10 +161,11 @@ def test_a_long_line_is_read_here_and_its_memory_taken_once(
     assert max(sent) <= 10_000
 
 
-def test_a_worker_answers_what_a_reader_finds_here(two: Workers) -> None:
+def test_a_worker_answers_what_a_reader_finds_here(two: BlockWorkers) -> None:
     for _ in range(3):  # by either
-        found = two.read(BLOCK).result()
-        assert found is not None
+        answer = two.read(BLOCK).result()
+        assert answer is not None
+        (found,) = answer
         here = BlockReader(RULES, 5).read(BLOCK)
         assert (found.problems, found.fingerprints, found.skeletons) == (
             here.problems, here.fingerprints, here.skeletons,
@@ -194,7 +195,7 @@ def test_an_error_in_a_worker_is_the_same_error_here(
     tmp_path: Path, counting: type[Counting], monkeypatch: Any
 ) -> None:
     path = write(tmp_path / "a.jsonl", 3000)
-    monkeypatch.setattr(workers, "_START", FAILING)
+    monkeypatch.setattr(worker_processes, "_START", FAILING)
     expected = validate_alone(path, monkeypatch)
     monkeypatch.setattr(cpus, "num_cpus", lambda: 2)
     assert report([path])[0] == expected
@@ -206,10 +207,11 @@ def test_an_error_in_a_worker_is_the_same_error_here(
 
 FAILING = """
 import sys; sys.path[:] = sys.argv[1:]
+from convo_cli import worker_processes
 from convo_cli.data.checks import workers
 def fail(self, data): raise MemoryError
 workers.BlockReader.read = fail
-workers.work()
+worker_processes.work()
 """
 
 
@@ -239,8 +241,8 @@ def test_if_no_worker_can_be_started_this_process_reads_all(
         started.append(real_start())
         return started[0]
 
-    real_start = workers._start
-    monkeypatch.setattr(workers, "_start", start)
+    real_start = worker_processes._start
+    monkeypatch.setattr(worker_processes, "_start", start)
     path = write(tmp_path / "a.jsonl", 1000)
     found, _ = report([path])
     assert counting.made[0].has_failed
@@ -285,7 +287,7 @@ def test_a_worker_imports_neither_pydantic_nor_rich_nor_torch() -> None:
 
 IN_A_SCRIPT = """
 import sys
-from convo_cli import cpus
+from convo_cli import cpus, worker_processes
 from convo_cli.config.schema import DataConfig
 from convo_cli.data.checks import validate
 validate.PARALLEL_BYTES = 0
