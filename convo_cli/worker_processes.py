@@ -35,9 +35,9 @@ _SECONDS = 0.1  # between checks for signals, if they do not interrupt a wait (W
 def call_in_workers(
     function: Callable[[A], R], arguments: Iterable[A], number: int
 ) -> Generator[R, None, None]:
-    """Yield the result of the function for each argument; both have to be picklable for a worker.
+    """Yield the result of the function for each argument, and read a few arguments ahead.
 
-    A few arguments are read ahead.
+    Without a pickle of the function or of an argument, this process makes the call itself.
     """
     workers = Workers(function, number)
     waiting = deque[tuple[A, Future[tuple[R] | None]]]()
@@ -61,7 +61,7 @@ def call_in_workers(
 
 
 class Workers:
-    """Each worker has a thread here, because a write to a pipe blocks until a read."""
+    """Processes that call a function; each has a thread here, because writes to its pipe block."""
 
     def __init__(self, function: Callable[[Any], object], number: int) -> None:
         """Start the workers, and set `has_failed` if that is not possible."""
@@ -76,7 +76,7 @@ class Workers:
                 process = _start()
                 self._processes.append(process)
                 self._threads.submit(self._ask, process, pickled)
-        # No pickle, such as a tokenizer in Python; or the system allows no more processes.
+        # The function has no pickle (a tokenizer in Python), or no more processes are allowed.
         except Exception:  # noqa: BLE001
             self.has_failed = True
 

@@ -88,7 +88,7 @@ def _expanded(located: LocatedConfig, *, is_new: bool) -> tuple[RunConfig, list[
             with _placing(located, ("data", name, index), problems):
                 for file in files_of(entry):
                     check_source(file, is_read_again=True)
-                    status = Path(file).stat()  # also a second name of the file has these numbers
+                    status = Path(file).stat()  # the same for another name of the file
                     target = (status.st_dev, status.st_ino)
                     if is_new and target in known:
                         raise UsageError(f"{file} is listed twice", hint=_TWICE.get(name))

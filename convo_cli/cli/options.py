@@ -33,7 +33,7 @@ def all_or_number(value: Any) -> int:
 
 
 def place_of_model(value: str | None) -> str | None:
-    """Return a folder or hub id; UsageError if it is neither."""
+    """Return the value of `--base`; UsageError if it is neither a folder nor a hub id."""
     from convo_cli.cli.given_paths import require_pretrained
 
     if value is not None:
@@ -118,8 +118,8 @@ BaseOption = Annotated[
         "--base",
         metavar="PATH",
         callback=place_of_model,
-        help="Where the base of an adapter (model.lora) is now, if it was moved; its files must be "
-        "the same.",
+        help="Folder or hub id of an adapter's base model (model.lora), if convo does not find it; "
+        "its files must be unchanged.",
     ),
 ]
 ReasoningOption = Annotated[

@@ -26,11 +26,10 @@ _FLAGS = {
 _COUNTS = ("gpu", "gpus", "devices")
 """Keys of other trainers with a number of GPUs."""
 
-
 _AS_MANY_AS_FIT = ("auto", "max", "power", "binsearch")
-"""Values of other trainers for batches that fit the memory."""
+"""Values of other trainers for a batch that is as large as memory allows."""
 _FINDERS = ("auto_find_batch_size", "auto_scale_batch_size")
-"""Keys of other trainers with a switch for them."""
+"""Keys of other trainers that switch such batches on or off."""
 
 
 def precision_of(value: Any) -> str | None:
@@ -78,7 +77,10 @@ def advice(path: str, value: Any) -> str:
     if path == "training.micro_batch_size" and (value == -1 or value in _AS_MANY_AS_FIT):
         return "write auto"
     if path == "training.batch_size" and (value == -1 or value in _AS_MANY_AS_FIT):
-        return "choose the examples of a step; micro_batch_size: auto fits a pass to the memory"
+        return (
+            "give a number of examples; micro_batch_size: auto cuts the step into passes that fit "
+            "in memory"
+        )
     if path == "training.device":
         if (gpus := gpus_of(value)) is not None:
             return f"write cuda, and training.devices: {str(gpus)[:60]}"

@@ -520,8 +520,8 @@ class TrainingConfig(Section):
     decides."""
     micro_batch_size: MicroBatchSize = None
     """Examples in one forward pass; fewer need less memory and give the same gradients, except for
-    rounding and dropout. null: all examples of the step; auto: as many as fit the memory, measured
-    before the first step. A resume keeps the choice of auto if it still fits."""
+    rounding and dropout. null: all examples of the step; auto: as many as fit in memory, measured
+    before step 1. A resume keeps the number that auto chose if it still fits."""
     packing: Packing = "auto"
     """Batches of examples side by side without padding, each attending only to itself: auto (if the
     model supports it, and a check before step 1 finds loss and gradient equal), on (an error if

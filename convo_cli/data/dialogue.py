@@ -21,7 +21,7 @@ SEPARATOR = "\0"
 """Separates texts that are processed together; no text can contain it."""
 
 _CHUNK_CHARACTERS = 2**18
-"""Characters of a chunk of dialogues; one of DailyDialog has about 300 dialogues."""
+"""Most characters of a chunk of dialogues; about 300 dialogues of DailyDialog."""
 _TURN_CHARACTERS = 64
 """Characters that count for the objects of a turn, however short its text is."""
 
@@ -79,10 +79,10 @@ class Dialogue:
 
 
 def chunks(dialogues: Iterable[Dialogue]) -> Iterator[list[Dialogue]]:
-    """Yield the dialogues in lists of about as many characters; a long one has its own list.
+    """Yield the dialogues in lists of a bounded number of characters.
 
-    Work on a list takes memory in proportion to its characters, so no number of dialogues bounds
-    it.
+    A dialogue with more characters is a list of its own. Work on a list takes memory in proportion
+    to its characters, so a number of dialogues would not bound it.
     """
     chunk, num_characters = list[Dialogue](), 0
     for dialogue in dialogues:

@@ -75,9 +75,10 @@ def is_among(values: NDArray[Any], known: NDArray[Any]) -> NDArray[np.bool_]:
 def find_repeats(
     fingerprints: NDArray[np.uint64], most: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the places of all repeats, ascending, and of what the first ``most`` of them repeat.
+    """Return the places of all repeats, ascending, and what the first ``most`` of them repeat.
 
-    Unlike `numpy.unique` with its inverse, it needs 17 bytes a fingerprint.
+    The latter are places too. Unlike `numpy.unique` with its inverse, it needs 17 bytes a
+    fingerprint.
     """
     order = np.argsort(fingerprints, kind="stable")
     ascending = fingerprints[order]

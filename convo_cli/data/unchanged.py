@@ -34,10 +34,9 @@ def read_unchanged(
 ) -> Iterator[Iterator[Dialogue]]:
     """Read the dialogues of the files; raise `FileChangedError` after the block if one changed.
 
-    ``omissions`` are those of `read_dialogues`. Files are added to ``opened`` once they are read. A
-    file that was not read to its end is still hashed
-    to its end. The `FileChangedError` replaces a `DataError` or `UsageError` of the block, which
-    may come from a half-written file.
+    ``omissions`` are those of `read_dialogues`. Each file is added to ``opened`` when its reading
+    begins, and is hashed to its end even if the block stops before. The `FileChangedError`
+    replaces a `DataError` or `UsageError` of the block, which may come from a half-written file.
     """
     files = tuple(files)
     opened = [] if opened is None else opened
@@ -77,7 +76,7 @@ class HashingFile(io.FileIO):
         return size
 
     def so_far(self) -> tuple[int, str]:
-        """Return the number of bytes that were read, and their SHA-256."""
+        """Return the number of bytes read so far, and their SHA-256."""
         return self._num_bytes, self._digest.hexdigest()
 
     def sha256(self) -> str:
@@ -89,7 +88,7 @@ class HashingFile(io.FileIO):
 
 
 def begins_with(file: HashedFile, num_bytes: int, sha256: str) -> bool:
-    """Return whether the file has its hash, and its first bytes have this one."""
+    """Return whether a file still has its hash, and its first ``num_bytes`` have ``sha256``."""
     if sha256 == file.sha256:
         return True
     with HashingFile(file.path) as raw:

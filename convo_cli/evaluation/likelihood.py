@@ -109,7 +109,7 @@ def nll_by_groupings(
                     for row, example, mask in zip(rows, examples, chosen, strict=True)
                 ]
             )  # (N,)
-            # Only the groups of the batch: a grouping by dialogue has one for each of them.
+            # Only the groups of the batch, because a grouping by dialogue has very many.
             found, places = np.unique(groups, return_inverse=True)
             grouped.nll[found] += np.bincount(places, nll)
             grouped.counts[found] += np.bincount(places)

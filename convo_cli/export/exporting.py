@@ -98,8 +98,8 @@ def export_checkpoint(
 ) -> Exported:
     """Export a run's checkpoint, a checkpoint or an export as a new folder.
 
-    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`, and
-    ``base`` is the place of an adapter's base.
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
+    ``base`` is the place of an adapter's base, if it was moved.
     """
     require_writable(out, force=force)
 

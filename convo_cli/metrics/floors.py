@@ -44,8 +44,8 @@ def training_replies(
 ) -> TrainingReplies | None:
     """Collect the replies of dialogues, given as (role, text) of each turn, in one pass.
 
-    Memory is bounded: a random sample of the texts, and the hash of each reply is in a temporary
-    file. None without a reply.
+    Memory is bounded: it has a random sample of the texts, and a temporary file the hash of each
+    reply. None without a reply.
     """
     num_replies = 0
     sample: list[tuple[str, int]] = []

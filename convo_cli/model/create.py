@@ -130,5 +130,5 @@ def save_memory(model: PreTrainedModel) -> None:
 
 
 def keep_activations(model: PreTrainedModel) -> None:
-    """Undo `save_memory`."""
+    """Keep activations for the backward pass, which undoes `save_memory`."""
     getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()

@@ -40,8 +40,8 @@ def open_generator(
 ) -> Generator:
     """Load a model with the encoder that it was trained with.
 
-    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`, and
-    ``base`` is the place of an adapter's base.
+    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
+    ``base`` is the place of an adapter's base, if it was moved.
 
     A folder without dialogue.json is a foreign Hugging Face model and uses its own chat template.
     """
@@ -87,9 +87,11 @@ def _load(folder: Path, source: str, emit: Emit, base: str | None) -> Generator:
 
 
 def place_of_base(folder: Path, base: str | None, emit: Emit) -> PretrainedModel | None:
-    """Return the place that `--base` gives, with a notice if the folder holds no adapter."""
-    if base is None or holds_adapter(folder):
-        return None if base is None else PretrainedModel(base, None)
+    """Return the place that `--base` gives, or emit a notice if the folder holds no adapter."""
+    if base is None:
+        return None
+    if holds_adapter(folder):
+        return PretrainedModel(base, None)
     emit(Notice(f"--base has no effect: {folder} holds a whole model"))
     return None
 

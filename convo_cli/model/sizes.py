@@ -53,7 +53,7 @@ class TooManyError(Exception):
 
 
 def require_sizes(folder: Path, source: str) -> PreTrainedModel:
-    """Return the model without memory, on the meta device.
+    """Return the model on the meta device, where its weights take no memory.
 
     Raises ModelError, with both values, if config.json describes more than the weights hold.
     """

@@ -1,10 +1,10 @@
 """Cache of prepared data: folders named after a hash of their inputs, each whole or absent.
 
 A folder is filled under its own lock: a second process waits and then reads the result of the
-first. A killed process leaves a hidden folder, which the next one removes, and perhaps a partial
-one, with which it continues. Every file is verified before it is read; a folder that fails is
-created again. Only this user can enter the cache, and a folder that another user could have written
-is not read.
+first. A killed process may leave a hidden folder, which the next one removes, and an unfinished
+one, from which the next one continues. Every file is verified before it is read; a folder that
+fails is created again. Only this user can enter the cache, and a folder that another user could
+have written is not read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ NAME = ".convo-cache"
 """Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP, _KEEP_UNFINISHED = 8, 2
-"""Folders kept, counted apart for reply dialogues, which are many; a run uses at most four."""
+"""Folders kept, finished and unfinished ones; a run uses at most four.
+
+Those of reply dialogues are counted apart, because they are many.
+"""
 _KEY_FILE = "key.json"
 _OURS = re.compile(
     r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})"
@@ -80,8 +83,8 @@ class Cache:
         """Return what ``open_`` reads from this folder, and whether the folder existed.
 
         ``make`` fills an empty folder if none exists, or if ``open_`` raises CheckpointError or
-        OSError for it; it returns the seals of files that are on the disk. If it raises, no folder
-        is left behind.
+        OSError for it; it returns the seals of the files that it has flushed to disk itself. If it
+        raises, no folder is left behind.
         """
         with self._locked(kind, key, variant or {}) as folder:
             found = self._found(folder, open_)
@@ -96,7 +99,7 @@ class Cache:
         return opened, bool(found)
 
     def unfinished(self, kind: str, key: Key, variant: Key) -> Path:
-        """Return where ``make`` may keep a folder that survives its end until `get` succeeds."""
+        """Return where ``make`` may keep unfinished work; `get` removes it when it succeeds."""
         return self._root / f"{_name(kind, key, variant)}.partial"
 
     def keep(self, kind: str, key: Key, variant: Key, made: Path) -> None:
@@ -213,8 +216,8 @@ class Cache:
         """Remove unused folders: the least recently used, and leftovers of killed processes."""
         # OSError: another process prunes at the same time. The next run removes the rest.
         with suppress(OSError):
-            every = self._root.iterdir()
-            found = {path: match for path in every if (match := _OURS.fullmatch(path.name))}
+            entries = self._root.iterdir()
+            found = {path: match for path in entries if (match := _OURS.fullmatch(path.name))}
             folders = [path for path, match in found.items() if not match["aside"]]
             folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             unfinished = [path for path in folders if found[path]["unfinished"]]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -30,9 +29,9 @@ from convo_cli.wording import counted, quoted
 from convo_cli.worker_processes import call_in_workers
 
 _WORKERS_FROM_BYTES = 2**25
-"""Size of the data files from which on processes encode them; each takes a second to start."""
+"""Size of data files from which worker processes encode them; each takes a second to start."""
 _MAX_WORKERS = 6
-"""One process can read and store dialogues for about this many workers."""
+"""One process reads and stores dialogues fast enough for about this many workers."""
 _CHECKED_DIALOGUES = 64  # rendered by transformers as well, and read back
 
 
@@ -54,10 +53,11 @@ def encode_files(
 
     ``omissions``, one for each file, count what is not trained on (see `Inputs.read`). Problems
     that prevent training on a dialogue go to ``found``. Dialogues are taken from ``earlier`` stores
-    if encoding them would give the same. Those of ``encoded``, the beginning of the same store, are
-    neither encoded nor yielded, but their problems are found. The data files are added to
-    ``opened`` once they are read. ModelError if transformers renders the first
-    dialogues differently from training, FileChangedError if a file changed since it was hashed.
+    if encoding them would give the same. The dialogues of ``encoded``, the beginning of the same
+    store from an interrupted encoding, are neither encoded nor yielded; only their problems are
+    found. Each data file is added to ``opened`` when its reading begins. ModelError if transformers
+    renders the first dialogues differently from training, FileChangedError if a file changed since
+    it was hashed.
     """
     config, emit = inputs.config, inputs.emit
     paths = [file.path for file in inputs.files_of(data_set)]
@@ -79,7 +79,7 @@ def encode_files(
     with inputs.read(data_set, omissions=omissions, opened=opened) as dialogues:
         stream = _checked(islice(dialogues, max_dialogues), encoder, emit)
         for chunk in chunks(islice(stream, num_encoded)):
-            assert encoded is not None, "it has dialogues"
+            assert encoded is not None, "num_encoded is 0 without it"
             part = encoded.part(done, done + len(chunk))
             left_out = np.flatnonzero(part.dialogues["num_tokens"] == 0).tolist()
             again = encode([chunk[number] for number in left_out], config, encoder)
@@ -108,14 +108,14 @@ def encode_files(
 
 
 def _num_workers(paths: Iterable[str]) -> int:
-    """Return the number of processes that encode files; 0 if they are too small to start any."""
+    """Return the number of worker processes; 0 if the files are too small to start any."""
     num_bytes = sum(Path(path).stat().st_size for path in paths)
     return min(num_cpus(), _MAX_WORKERS) if num_bytes >= _WORKERS_FROM_BYTES else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _ChunkEncoder:
-    """A function that returns the store of packed dialogues, and the problems found."""
+    """Callable that encodes packed dialogues; it returns their store and the problems found."""
 
     config: RunConfig
     encoder: DialogueEncoder
@@ -173,11 +173,8 @@ def to_store(
         [(dialogue, one if isinstance(one, Encoded) else LEFT_OUT) for dialogue, one in encoded],
         paths,
     )
-    dialogues, results = (
-        [dialogue for dialogue, _ in encoded],
-        dict(enumerate(one for _, one in encoded)),
-    )
-    _report(dialogues, results, part, config, encoder, found)
+    results = dict(enumerate(one for _, one in encoded))
+    _report([dialogue for dialogue, _ in encoded], results, part, config, encoder, found)
     return part
 
 
@@ -189,12 +186,14 @@ def _report(
     encoder: DialogueEncoder,
     found: ProblemSink,
 ) -> None:
-    """Report the problems among the results by number, and those of the store of the dialogues."""
+    """Send problems to ``found`` in the order of the data, so that chunks do not change it.
+
+    ``results`` are those of encoding, by index of the dialogue; ``part`` is the store of them.
+    """
     problems = {number: one for number, one in results.items() if isinstance(one, Problem)}
     problems |= find_untrained(dialogues, part, config.dialogue.train_on, encoder.stop_ids)
-    for _, problem in sorted(
-        problems.items(), key=itemgetter(0)
-    ):  # in the order of the data, however it is cut
+    for number in sorted(problems):
+        problem = problems[number]
         if not (isinstance(problem, LongTurn) and config.dialogue.long_turns == "drop"):
             found(problem)
 
@@ -202,9 +201,9 @@ def _report(
 def _checked(
     dialogues: Iterator[Dialogue], encoder: DialogueEncoder, emit: Emit
 ) -> Iterator[Dialogue]:
-    """Yield the dialogues, and prove of the first ones that transformers renders them alike.
+    """Yield the dialogues; require that transformers renders the first ones as training does.
 
-    Warns if ids decode to other text.
+    Warns if the ids of a text decode to another text.
     """
     num_changed, example = 0, ""
     for dialogue in islice(dialogues, _CHECKED_DIALOGUES):

@@ -163,11 +163,11 @@ def find_leaks(
 ) -> Iterator[Leak]:
     """Compare each data set with the earlier ones: validation with train, test with both."""
     for (earlier, seen), (later, asked) in combinations(stores.items(), 2):
-        shared, places = _shared(seen, asked)
+        num_shared, places = _shared(seen, asked)
         name = SET_NAMES[earlier]
-        if not shared:
+        if not num_shared:
             continue
-        if shared == asked.num_dialogues:
+        if num_shared == asked.num_dialogues:
             effect = (
                 "so the scores show what the model memorised, not what it can answer"
                 if earlier == "train"
@@ -185,14 +185,14 @@ def find_leaks(
             for index, first in places
         ]
         message = (
-            f"the {name} data also contains {shared:,} of {asked.num_dialogues:,} {later} "
+            f"the {name} data also contains {num_shared:,} of {asked.num_dialogues:,} {later} "
             f"dialogues, so {scores} look better than they are"
         )
-        yield Leak(later, message, f"({'; '.join(pairs)}{' …' if shared > len(pairs) else ''})")
+        yield Leak(later, message, f"({'; '.join(pairs)}{' …' if num_shared > len(pairs) else ''})")
 
 
 def _shared(seen: TokenStore, asked: TokenStore) -> tuple[int, list[tuple[int, int]]]:
-    """Return how many dialogues of ``asked`` are also in ``seen``, and the places of the first."""
+    """Return the number of dialogues that are in both stores, and both indices of the first few."""
     known = np.sort(seen.kept_fingerprints)
     num, first = 0, list[int]()
     for begin, records in blocks_of(asked.dialogues):
@@ -204,7 +204,7 @@ def _shared(seen: TokenStore, asked: TokenStore) -> tuple[int, list[tuple[int, i
 
 
 def _find(fingerprint: np.uint64, store: TokenStore) -> int:
-    """Return the first dialogue with this fingerprint that is not left out."""
+    """Return the index of the first dialogue with this fingerprint that is not left out."""
     for begin, records in blocks_of(store.dialogues):
         is_it = (records["fingerprint"] == fingerprint) & (records["num_tokens"] > 0)
         if is_it.any():

@@ -39,7 +39,7 @@ from convo_cli.prepare.preflight import (
 from convo_cli.prepare.stored import (
     REFUSED,
     TOKENS,
-    Unfinished,
+    UnfinishedStore,
     find_earlier,
     open_stored,
     write_omissions,
@@ -174,7 +174,8 @@ def _store(
         refusals, home = Refusals(max_problems), cache.unfinished(TOKENS, key, variant)
         omissions = [Omissions() for _ in files]
         with ExitStack() as stack:
-            store = stack.enter_context(Unfinished(folder, home, cache, files, check, emit))
+            unfinished = UnfinishedStore(folder, home, cache, files, check, emit)
+            stack.enter_context(unfinished)
             chunks = encode_files(
                 inputs,
                 data_set,
@@ -185,17 +186,17 @@ def _store(
                 max_dialogues=max_dialogues,
                 total=_num_lines(inputs, data_set, max_dialogues),
                 earlier=find_earlier(cache, key, num_ids=size, num_files=len(files)),
-                encoded=store.store,
-                opened=store.opened,
+                encoded=unfinished.store,
+                opened=unfinished.opened,
             )
             for chunk in stack.enter_context(closing(chunks)):
-                store.append(chunk)
-            seals = store.finish(folder)
+                unfinished.append(chunk)
+            seals = unfinished.finish(folder)
             write_omissions(omissions, folder)
             if groups := refusals.groups():
                 if refusals.needed:
                     cache.keep(REFUSED, key, variant, folder)
-                store.discard()
+                unfinished.discard()
                 raise PreflightError(groups, refusals.needed)
         return seals
 

@@ -21,9 +21,7 @@ from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.readback import reloadable
 from convo_cli.text.spiece.agreement import require_same_ids
 from convo_cli.text.spiece.piece_model import SPIECE_FILE, SpieceFile, read_spiece
-from convo_cli.text.spiece.slow_tokenizer import (
-    find_slow_tokenizer,
-)
+from convo_cli.text.spiece.slow_tokenizer import find_slow_tokenizer
 from convo_cli.text.templates.native_template import NativeTemplate
 from convo_cli.text.templates.pieces import NO_TURN, Template
 from convo_cli.text.templates.reply_modes import choose_native
@@ -43,7 +41,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SIZES_FILE = "sample.json"
-_SAMPLE_FORMAT = 2  # of the sample that a tokenizer is trained on; another sample needs another one
+_SAMPLE_VERSION = 2
+"""Raised whenever `TextSample` draws other lines, so that no earlier tokenizer is reused."""
 _PROVEN_TEXTS = 10_000
 _PROVEN_CHARACTERS = 2**20
 
@@ -203,7 +202,7 @@ def _spiece(inputs: Inputs) -> bytes:
         **inputs.reading("train"),
         "packages": {"sentencepiece": version("sentencepiece")},
         "tokenizer": config.tokenizer.model_dump(),
-        "sample": [_SAMPLE_FORMAT, MAX_CHARACTERS],
+        "sample": [_SAMPLE_VERSION, MAX_CHARACTERS],
     }
 
     def open_(folder: Path) -> tuple[bytes, tuple[int, int]]:

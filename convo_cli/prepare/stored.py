@@ -1,7 +1,7 @@
 """Encoded data in the cache: checked when it is opened, because its files could be forged.
 
 Dialogues that were encoded under another dialogue.max_length or long_turns are used again. An
-encoding that takes long is recorded while it runs; after an interruption it continues.
+encoding records its progress every few seconds, and continues from there after an interruption.
 """
 
 from __future__ import annotations
@@ -34,15 +34,13 @@ from convo_cli.wording import counted
 _OMISSIONS_FILE = "omissions.json"
 TOKENS, REFUSED = "tokens", "refused"
 """Cache kinds: stores to train on, and the encoded part of data refused for its long turns."""
-
-
 _RECORD_FILE = "record.json"
 _SECONDS_PER_RECORD = 5.0
-"""Time of an encoding that a kill may lose, and that none of it is recorded for."""
+"""Time between records, and so the most that a kill loses; a shorter encoding has no record."""
 
 
 class _Record(msgspec.Struct):
-    """How much of each column of a store is encoded, and what was read of each data file."""
+    """Progress of an encoding: the seal of each column, and of the part read of each data file."""
 
     columns: dict[str, Seal]
     read: list[Seal]
@@ -89,10 +87,10 @@ def find_earlier(
     return stores
 
 
-class Unfinished:
+class UnfinishedStore:
     """The store that is being encoded; a context manager that closes its files.
 
-    From the first record on its files are in ``home``, where they survive the process.
+    From the first record on, its files are in ``home``, where they survive the process.
     """
 
     def __init__(
@@ -104,15 +102,15 @@ class Unfinished:
         check: Callable[[TokenStore], object],
         emit: Emit,
     ) -> None:
-        """Create the files in ``folder``, or continue after what ``home`` has.
+        """Create the files in ``folder``, or continue those that ``home`` has.
 
-        What ``check`` refuses with a CheckpointError, and what comes from other ``files``, is
+        Files that ``check`` refuses with a CheckpointError, and those of other data ``files``, are
         deleted.
         """
         self.opened: list[HashingFile] = []
         """The data files that are being read."""
         self.store: TokenStore | None = None
-        """What an earlier process encoded: the first dialogues."""
+        """The first dialogues, encoded by an earlier process; None if there are none."""
         self._home = home
         writer: StoreWriter | None = None
         if os.path.lexists(home):
@@ -125,26 +123,26 @@ class Unfinished:
                 self.discard()
         if self.store is not None:
             encoded = counted(len(self.store.dialogues), "dialogue")
-            message = f"{encoded} were encoded before an interruption; continuing after them"
+            message = f"continuing an interrupted encoding after {encoded}"
             emit(Notice(message))
         self._writer = writer or StoreWriter(folder)
         self._recorded = time.monotonic()
 
-    def __enter__(self) -> Unfinished:
+    def __enter__(self) -> UnfinishedStore:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
     def append(self, part: TokenStore) -> None:
-        """Add encoded dialogues, and record them with those before from time to time."""
+        """Add encoded dialogues, and record the progress when a record is due."""
         self._writer.append(part)
         if time.monotonic() - self._recorded >= _SECONDS_PER_RECORD:
             self._record()
             self._recorded = time.monotonic()
 
     def finish(self, folder: Path) -> Mapping[str, Seal]:
-        """Close the files, in ``folder``; return the seals of those that were recorded."""
+        """Move the files to ``folder`` and close them; return their seals if any was recorded."""
         seals = {}
         if self._writer.folder == self._home:
             seals = self._writer.seal()
@@ -179,7 +177,7 @@ class Unfinished:
         if self._writer.folder != self._home:
             self._home.mkdir()
             self._writer.move(self._home)
-        # Readers are ahead of the encoding, so these bytes hold all its dialogues.
+        # Reading is ahead of encoding, so these bytes contain all encoded dialogues.
         record = _Record(self._writer.seal(), [file.so_far() for file in self.opened])
         write_file(self._home / _RECORD_FILE, msgspec.json.encode(record))
 

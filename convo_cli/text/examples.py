@@ -79,7 +79,7 @@ def run(
     searches: Sequence[Search],
     render_all: Callable[[Sequence[Sequence[Turn]]], Sequence[Rendering | DataError]],
 ) -> list[Encoded | Problem]:
-    """Return the result of each search; what they ask for is rendered together, round by round."""
+    """Return the result of each search; each round renders what all of them ask for together."""
     found: dict[int, Encoded | Problem] = {}
     asked = {number: next(one) for number, one in enumerate(searches)}
     while asked:

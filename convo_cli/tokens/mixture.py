@@ -33,7 +33,7 @@ class Mixture:
 
     def __init__(self, files: Sequence[tuple[int, float]], seed: int) -> None:
         self._sizes, self._seed = [size for size, _ in files], seed
-        # Half the memory: the order of an epoch has a number for each of its examples.
+        # 32 bits halve the memory: the order of an epoch has a number for each of its examples.
         self._dtype = np.int32 if sum(self._sizes) <= np.iinfo(np.int32).max else np.int64
         self._ends = np.cumsum(self._sizes)
         # Exact: 1.1 passes over 10 examples are 11.
@@ -65,9 +65,9 @@ class Mixture:
         return sum((rate * value / size for rate, value, size in rates if size), Fraction(0))
 
     def most_copies(self, num_examples: int) -> NDArray[np.int64]:
-        """Return how often each file's examples can be among so many of the stream, at most; (F,).
+        """Return how often an example of each file (F,) can occur in the stream, at most.
 
-        The examples follow each other in the stream.
+        The bound holds for any ``num_examples`` that follow each other.
         """
         smallest_epoch = sum(rate.numerator // rate.denominator for rate in self._rates)
         epochs = 1 + math.ceil(Fraction(num_examples - 1, smallest_epoch))
@@ -109,7 +109,7 @@ class Mixture:
     def _order(self, epoch: int) -> NDArray[np.integer]:
         bounds = zip(self._taken(epoch), self._taken(epoch + 1), strict=True)
         order = _joined([self._between(file, *two) for file, two in enumerate(bounds)])
-        # In place; as `order[random.permutation(len(order))]`, which needs five times the memory.
+        # The same as `order[random.permutation(len(order))]`, which needs five times the memory.
         np.random.default_rng([self._seed, epoch]).shuffle(order)
         order.setflags(write=False)
         return order

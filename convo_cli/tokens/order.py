@@ -23,7 +23,7 @@ from convo_cli.tokens.mixture import Mixture
 from convo_cli.tokens.phase import Phase
 
 _BLOCK = 1 << 10
-"""Examples between two of which the token in the epoch is known; that of the others is a sum."""
+"""Examples of a block. The first token of each block is stored; that of an example is a sum."""
 
 
 class Order:
@@ -81,7 +81,7 @@ class Order:
         return self._example_at(self._first_token(phase.first_example) + size)
 
     def most_copies(self, num_examples: int) -> NDArray[np.int64]:
-        """Return how often each example (N,) can be among so many of the stream, at most."""
+        """Return how often each example (N,) can occur in ``num_examples`` in a row, at most."""
         sizes = [size for size, _ in self._files]
         return np.repeat(self._mixture.most_copies(num_examples), sizes)
 

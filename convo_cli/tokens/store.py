@@ -27,7 +27,7 @@ NO_TARGET, ASSISTANT_TARGET, USER_TARGET = 0, 1, 2
 
 _COUNTED = 1 << 17  # tokens counted at once
 _INDEXED = 256
-"""Examples between two of which the place is known; that of the others is a sum of lengths."""
+"""Examples of a block. The first token of each block is stored; that of an example is a sum."""
 _DIALOGUE = np.dtype(
     [
         ("file", "<i4"),
@@ -115,8 +115,8 @@ class TokenStore:
     def open(cls, folder: Path, opener: Opener = os.open) -> TokenStore:
         """Open the files of `store_writer`; an example is read from them when it is needed.
 
-        CheckpointError if the places of the examples are impossible. Else their content is not
-        checked here: see `convo_cli.tokens.store_check`.
+        CheckpointError if the offsets of the examples are impossible. `require_valid_store` checks
+        the rest of their content.
         """
         files = {
             name: store_columns.FileColumn(folder / name, dtype, opener)
@@ -160,14 +160,14 @@ class TokenStore:
 
     @cached_property
     def _block_starts(self) -> NDArray[np.int64]:
-        """Return the tokens before each block of examples."""
+        """Return the number of tokens before each block of examples."""
         blocks = np.arange(0, len(self), _INDEXED)
         sizes = np.add.reduceat(self.lengths, blocks, dtype=np.int64)
         return np.asarray(np.cumsum(sizes) - sizes)
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """Return the first token of each example and the end of the last, (N + 1,); large."""
+        """Return the first token of each example and the end of the last, (N + 1,); not stored."""
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     @property
@@ -216,11 +216,11 @@ class TokenStore:
 
     def examples_between(self, begin: int, end: int) -> range:
         """Return the examples of the dialogues from ``begin`` to before ``end``."""
-        # A needle of another type would convert the whole array.
+        # Bounds of another type would make NumPy convert the whole array.
         return range(*map(int, np.searchsorted(self.dialogue_of, np.array([begin, end], np.int32))))
 
     def token_blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Yield parts of the examples and of their tokens; each but a long example is bounded."""
+        """Yield slices of examples and of their tokens, bounded unless one example is longer."""
         first = token = 0
         while first < len(self):
             ends = np.cumsum(self.lengths[first : first + _COUNTED // 16], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Columns of a token store in files, which are read by parts.
+"""Columns of a token store in files, which are read in parts.
 
 Files are not mapped, because a read from a truncated mapped file ends the process with SIGBUS.
 """
@@ -99,7 +99,7 @@ def blocks_of(column: Column) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 def read_compact(column: Column) -> NDArray[np.int32]:
-    """Read a column of larger numbers; those beyond 32 bits become the largest or smallest."""
+    """Read a column as 32-bit numbers; numbers beyond their limits become the limits."""
     numbers, limits = np.empty(len(column), np.int32), np.iinfo(np.int32)
     for begin, block in blocks_of(column):
         numbers[begin : begin + len(block)] = np.clip(block, limits.min, limits.max)
@@ -112,7 +112,7 @@ def read_lengths(offsets: Column, num_tokens: int) -> NDArray[np.int32]:
     last, largest = 0, np.iinfo(np.int32).max
     is_valid = bool(len(offsets)) and offsets[0] == 0
     for begin, block in blocks_of(offsets):
-        sizes = np.diff(block, prepend=last if begin else -1)  # the first offset has a size of 1
+        sizes = np.diff(block, prepend=last if begin else -1)  # offset 0 passes as a size of 1
         is_valid = is_valid and bool((sizes > 0).all()) and int(sizes.max()) <= largest
         if not is_valid:
             break

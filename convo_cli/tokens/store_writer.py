@@ -1,6 +1,6 @@
 """Writer of a token store: small stores are appended to its files, so that only one is in memory.
 
-What was written so far can be sealed, and a writer of the same files then continues after it.
+A seal records what was written so far; another writer of the same files can continue after it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class StoreWriter:
     def __init__(
         self, folder: Path, sealed: Mapping[str, Seal] | None = None, opener: Opener = os.open
     ) -> None:
-        """Create the files, or open those of ``sealed`` and cut off what was written after it.
+        """Create the files, or open those of ``sealed`` and cut off all later bytes.
 
-        CheckpointError if a file does not begin with what was sealed.
+        CheckpointError if a file does not begin with the sealed bytes.
         """
         self.folder = folder
         with ExitStack() as stack:
@@ -70,7 +70,7 @@ class StoreWriter:
         self._num_dialogues += len(part.dialogues)
 
     def seal(self) -> dict[str, Seal]:
-        """Wait until everything is on the disk, and return the seal of each file."""
+        """Flush all files to disk, and return the seal of each."""
         return {name: file.seal() for name, file in self._files.items()}
 
     def move(self, folder: Path) -> None:

@@ -209,7 +209,7 @@ class RunJob(Job):
         return self._stop.is_set or self._run.is_stop_requested
 
     def emit(self, event: Event) -> None:
-        """Pass an event on; a `StepDone` with what the run knows of it, and usage after it."""
+        """Pass an event on; complete a `StepDone`, and emit the usage of the device after it."""
         if not isinstance(event, StepDone):
             self._emit(event)
             return

@@ -1,6 +1,6 @@
 """Composition root of training, which starts, resumes or forks a run.
 
-Everything is checked before the run directory appears, with checkpoint 0 to resume from.
+Everything is checked before the run directory appears; it has a checkpoint 0 to resume from.
 """
 
 from __future__ import annotations

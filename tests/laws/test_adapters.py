@@ -165,7 +165,7 @@ def test_an_exported_adapter_is_opened_with_the_place_of_its_base(workplace):
     chat = ("--temperature", 0)
     missing = run_here(workplace, "chat", "alone", *chat, stdin=b"Hello!\n")
     assert (missing.code, missing.err.count("error: ")) == (2, 1)
-    assert "hint: say where the model is: --base PATH" in missing.err
+    assert "hint: give the place of the model: --base PATH" in missing.err
     save_foreign(workplace / "other", "gpt2", tokenizer(), SIZES["gpt2"] | {"n_layer": 1})
     for place, code in (("other", 6), ("nowhere/at/all", 2)):
         wrong = run_here(workplace, "chat", "alone", "--base", place, *chat, stdin=b"Hello!\n")

@@ -97,7 +97,7 @@ def test_a_limit_chooses_a_smaller_size_and_the_losses_are_the_same_to_rounding(
     (whole, _), (part, err) = free, limited
     assert size_of(whole) == BATCH
     assert 1 < size_of(part) < BATCH
-    assert f"micro-batches: {size_of(part)} examples (at most " in err
+    assert f"micro-batches: {size_of(part)} examples (a pass needs up to " in err
     assert losses(part) == pytest.approx(losses(whole), rel=1e-5)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convo_cli.training.planning.plan import Plan
 
 _LABEL_WIDTH = 14
-_SMALLEST = 2**17  # bytes of a part of the memory that is shown
+_SMALLEST = 2**17  # bytes; smaller parts of the memory are not shown
 _PLOT_HEIGHT = 6  # rows
 _PLOT_WIDTH = 56  # columns at most
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -159,7 +159,7 @@ def _memory_and_time(plan: Plan) -> list[tuple[str, str]]:
     rows = [("memory", peak), ("", ", ".join(parts))]
     if (seconds := estimate.seconds_per_step) is not None:
         whole = duration(seconds * plan.start.max_steps)
-        rows.append(("time", f"{seconds:.2g} s a step, {whole} for all steps, no evaluations"))
+        rows.append(("time", f"{seconds:.2g} s a step, {whole} for all steps without evaluations"))
     return rows
 
 

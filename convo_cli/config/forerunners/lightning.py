@@ -107,7 +107,7 @@ def _map_batches(old: OldConfig, num_gpus: int) -> int:
 
 
 def _map_fitting(old: OldConfig) -> None:
-    """Set the size of a pass if Lightning was to find it."""
+    """Let convo find the size of a pass if Lightning was to find that of a batch."""
     key = "trainer.auto_scale_batch_size"
     if is_one_of(old.get(key), (None, False)):
         old.not_needed(key, NOT_SET)

@@ -182,9 +182,9 @@ def read_adapter_tensors(folder: Path, wanted: dict[str, Tensor]) -> dict[str, T
 def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = None) -> Snapshot:
     """Return the folder of an adapter's base, whose files have the hashes in the checkpoint.
 
-    If ``given`` is another place than in run.json, only that is looked at; otherwise the places in
-    the run around the checkpoint and in the checkpoint. ChangedError if only other models are
-    there, UsageError if none is.
+    If ``given`` is another place than in run.json, only that place is searched; otherwise those in
+    run.json of the run around the checkpoint and in the checkpoint. ChangedError if only other
+    models are there, UsageError if none is.
     """
     run = RunDirectory(folder.resolve().parent.parent)
     stored = read_run_info(run).base_model if run.is_run else None
@@ -195,7 +195,7 @@ def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = N
         if stored is not None and stored.commit is None:
             known.insert(0, (str(stored.folder(run)), None))
         known += [] if base.source is None else [(base.source, base.commit)]
-        # Without a commit it was a folder, of which the hub knows nothing.
+        # A place without a commit is a folder: a missing one must not be asked from the hub.
         places = [place for place in known if place[1] is not None or Path(place[0]).is_dir()]
     other = None
     for source, revision in dict.fromkeys(places):
@@ -207,7 +207,7 @@ def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = N
         if read_base_model(source, found).sha256 == base.sha256:
             return before
         other = other or source
-    hint = "say where the model is: --base PATH"
+    hint = "give the place of the model: --base PATH"
     if run.is_run:
         command = f"convo resume {typeable(run.path)} --set model.pretrained=PATH"
         hint = f"if it was moved: `{command}`; chat, evaluate and export also take --base PATH"
@@ -220,6 +220,6 @@ def find_base(folder: Path, base: AdapterBase, given: PretrainedModel | None = N
     model = places[0][0] if given is not None and places else base.source
     raise UsageError(
         f"{folder}: its adapter needs "
-        + (f"the model {model}, which is not there" if model else "the model it was trained on"),
+        + (f"the model {model}, which was not found" if model else "the model it was trained on"),
         hint=hint,
     )

@@ -27,7 +27,7 @@ _MAX_NAMED = 12
 
 
 def require_adaptable(config: ModelConfig, encoder: DialogueEncoder) -> None:
-    """Raise the errors of `add_adapter` about the model's parts, before any data is encoded."""
+    """Raise, before data is encoded, the errors of `add_adapter` about the modules of the model."""
     origin, settings = config.origin, config.lora
     if settings is None or not isinstance(origin, PretrainedModel):
         return

@@ -50,7 +50,7 @@ def base_folder_of(model: Any) -> Path:
 def load_adapter(model: PreTrainedModel, folder: Path, base: Path) -> None:
     """Add the adapter of a checkpoint to its base; CheckpointError if it does not fit.
 
-    ``base`` is the folder of the base.
+    ``base`` is the folder that the model was read from; `base_folder_of` returns it.
     """
     adapter = read_adapter(folder)
     embeddings: Any = model.get_input_embeddings()

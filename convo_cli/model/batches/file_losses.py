@@ -33,7 +33,7 @@ def count_targets(
 class FileLosses:
     """Nll of the targets of a step, kept until the step is over, then summed by file.
 
-    Of a single file, nothing is kept.
+    With a single training file, nothing is kept.
     """
 
     def __init__(self, num_files: int) -> None:
@@ -45,7 +45,7 @@ class FileLosses:
     def begin(
         self, files: NDArray[np.integer], counts: NDArray[np.int64], own: NDArray[np.int64]
     ) -> None:
-        """Begin a step, given file and number of targets of its examples, (n,).
+        """Begin a step, given the file and the number of targets of each example, (n,).
 
         ``own`` are the examples of this process, in the order of its batches.
         """
@@ -55,7 +55,7 @@ class FileLosses:
             self._counts = [int(counts[files == file].sum()) for file in range(self._num_files)]
 
     def add(self, batch: Batch, each: Tensor) -> None:
-        """Keep the nll of the targets of a batch; of a repeated step (fp16), the last one."""
+        """Keep the nll of the targets of a batch; a repeated step (fp16) replaces it."""
         if self._num_files:
             # The copy waits for nothing; it is complete when the loop has read the step's loss.
             self._each[id(batch)] = each.to("cpu", non_blocking=True)

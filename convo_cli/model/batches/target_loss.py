@@ -31,7 +31,7 @@ def target_nll(
     ``weight`` (V, D), ``bias`` (V,) and ``labels`` (N,) are on one device.
     """
     hidden, weight, bias = _in_arithmetic(hidden, weight, bias)
-    if not torch.is_grad_enabled():  # the function below would compute gradients all the same
+    if not torch.is_grad_enabled():  # `ctx.needs_input_grad` ignores torch.no_grad
         hidden, weight = hidden.detach(), weight.detach()
         bias = None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):

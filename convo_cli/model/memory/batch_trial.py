@@ -1,4 +1,4 @@
-"""Trial of a batch: one real forward and backward pass, its peak of memory and its duration."""
+"""Trial of a batch: one real forward and backward pass, its peak memory and its duration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     LossOf = Callable[[PreTrainedModel, Batch], Tensor]
 
 _INTERVAL = 0.001
-"""Seconds between two looks at the memory of the process."""
+"""Seconds between two readings of the memory of the process."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Trial:
     """Result of a forward and backward pass."""
 
     peak_bytes: int
-    """Peak of memory above that before the pass: the activations, and gradients if it made them.
+    """Peak memory minus that before the pass: activations, logits and gradients.
 
     On a CPU it is resident memory of the process, on CUDA that of torch's allocator.
     """
@@ -39,7 +39,7 @@ class Trial:
 
 
 def try_batch(model: PreTrainedModel, nll_sum: LossOf, batch: Batch) -> Trial | None:
-    """Take the passes of a micro-batch in training mode; None if memory ran out.
+    """Run the passes of a micro-batch in training mode; return None if memory ran out.
 
     Weights, mode and random state of the model stay as they are, and its gradients become None.
     On a CPU, memory that the machine does not have can end the process instead of failing, so
@@ -104,7 +104,7 @@ def _peak_of(device: torch.device) -> Iterator[Callable[[], int]]:
 
     def read_process() -> int:
         now, highest_now = process_memory()
-        # The system's own record is exact, but says nothing unless this block has set it.
+        # The system's own record is exact, but counts only if this block has raised it.
         return max(peak, now, highest_now if highest_now > highest else 0) - start
 
     thread = threading.Thread(target=watch, name="convo-memory", daemon=True)

@@ -43,7 +43,7 @@ def free_bytes(device: torch.device, num_processes: int = 1) -> int:
 
 
 def limit_bytes(device: torch.device) -> int:
-    """Return the most that this process could ever have on a device, if no other used any."""
+    """Return how many bytes this process could have on a device if no other program used any."""
     if device.type == "cuda":
         total: int = torch.cuda.get_device_properties(device).total_memory
         return total
@@ -64,8 +64,8 @@ def cgroup_bounds(
 ) -> list[Bound]:
     """Return the limits of this process's cgroup and of all its parents, of both versions.
 
-    ``membership`` lists the cgroups of the process, and ``mounted`` is the folder of all. In a
-    container, the listed path may not exist there, but its parent at the top has the limit.
+    ``membership`` lists the cgroups of the process; ``mounted`` is the folder of all cgroups. In a
+    container, the listed path may not exist there, but the top folder has the limit.
     """
     try:
         lines = membership.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,7 +1,7 @@
-"""Memory of a micro-batch without memory: its passes on fake tensors, whose bytes are counted.
+"""Memory of a micro-batch, counted while its passes run on fake tensors.
 
-A fake tensor of torch has a shape and a device but no numbers, so every model and every batch can
-be computed, also one that would not fit. What a kernel allocates for itself is not counted.
+A fake tensor of torch has a shape and a device but no numbers, so a model and a batch that would
+not fit in memory can be counted too. What a kernel allocates for itself is not counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LivePeak:
-    """Bytes of tensors at the peak of a forward and backward pass, beside the weights."""
+    """Bytes of tensors at the peak of a forward and backward pass, without the weights."""
 
     activations: int = 0
     """Kept for the backward pass, and temporary."""
@@ -39,7 +39,7 @@ class LivePeak:
 
     @property
     def total(self) -> int:
-        """Return the bytes above the weights."""
+        """Return the sum of all parts."""
         return self.activations + self.logits + self.gradients
 
 
@@ -54,9 +54,9 @@ def live_peak(
 ) -> LivePeak:
     """Return the peak of a forward and backward pass, or of a forward pass in evaluation.
 
-    With ``has_gradients``, those of an earlier micro-batch of the step exist already. With
-    ``saves_memory``, the activations are recomputed, or kept if it is False, whatever the model
-    does. Raises what torch raises if the model cannot run on fake tensors.
+    With ``has_gradients``, those of an earlier micro-batch of the step exist already.
+    ``saves_memory`` says whether activations are recomputed; None: as the model does it. Raises
+    what torch raises if the model cannot run on fake tensors.
     """
     fakes = FakeTensorMode()
     copied = _faked_model(fakes, model)

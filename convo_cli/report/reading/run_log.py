@@ -23,6 +23,7 @@ _MAX_LISTED = 200
 """Most starts, warnings and damaged lines that are kept; the others are counted."""
 _MAX_STEP = 10**12
 LAST_STEPS = 100
+"""Steps whose records are kept whole, for means over the end of a run."""
 
 STEP_NUMBERS = (
     "loss",
@@ -80,7 +81,7 @@ class RunLog:
     finished: Mapping[str, Any] | None = None
     """The record of ``run_finished`` of the last start; None if it has none."""
     last_steps: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
-    """Records of ``step``."""
+    """The last records of ``step``."""
     last_time: str = ""
     damaged: list[int] = field(default_factory=list)
     """The first lines that are not JSON objects with a step, from 1."""

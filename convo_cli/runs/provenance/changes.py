@@ -152,7 +152,7 @@ def _other_weights(before: DataConfig, now: DataConfig) -> Iterable[tuple[str, f
 def changes_of_base_model(run: RunDirectory, info: RunInfo) -> list[str]:
     """Return a clause for each file of the base model that differs from the start of the run.
 
-    None if the folder no longer exists.
+    No clause if the folder no longer exists.
     """
     before = info.base_model
     if before is None or before.commit is not None:

@@ -1,4 +1,4 @@
-"""Paths relative to the run directory, so that a run can be moved with its data and its base.
+"""Paths relative to the run directory, so that a run, its data and its base can move together.
 
 Such paths also do not reveal the user's home folder.
 """

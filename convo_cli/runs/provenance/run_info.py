@@ -127,7 +127,7 @@ class RunInfo(BaseModel):
 def read_base_model(source: str, folder: Path) -> BaseModelFiles:
     """Hash the files of a pretrained model; ``folder`` is the local folder of a hub id."""
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
-    # A folder of the hub's cache given by its path is a folder: its place is private, and may move.
+    # A path into the hub's cache is a folder like any other: it is private, and may be moved.
     is_hub_id = folder.parent.name == "snapshots" and not Path(source).is_dir()
     commit = folder.name if is_hub_id else None
     return BaseModelFiles(

@@ -166,7 +166,7 @@ def require_same_ids(
 ) -> str:
     """Prove that a converted tokenizer encodes training texts as SentencePiece does.
 
-    Returns a sentence about it; ModelError if it does not.
+    Returns the notice about it; raises ModelError if a text gets other ids.
     """
     compare = partial(
         compare_with_sentencepiece, slow, encoder.tokenizer, encoder.text_ids, folder, source

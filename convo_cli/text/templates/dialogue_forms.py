@@ -88,7 +88,7 @@ class FormFinder:
         self.form = lru_cache(maxsize=512)(self._find_form)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes get a copy, and caches cannot be copied.
+        # Worker processes get a pickled copy, and lru_cache cannot be pickled.
         return {name: one for name, one in vars(self).items() if name not in ("_between", "form")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Training text of a new tokenizer: all lines, or a random sample of them if there are too many.
 
-A line is drawn by its place in the text, so the sample is the same in every run and on every
-machine, and every file has the share of the sample that it has of the text. A frequent line is as
-frequent in the sample.
+A line is drawn by its place in the text, not by its content, so the sample is the same in every run
+and on every machine. Every file has the share of the sample that it has of the text, and a frequent
+line is as frequent in the sample.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _DRAWN = 1 << 12  # levels drawn at once
 class TextSample:
     """Lines of the added texts, in their order, with at most ``most`` characters.
 
-    Each line has a random level. Only lines below a bound are kept, and it falls while they are too
-    many. They are in ``spool``, an empty file: memory is bounded, and for N characters the file has
-    about ``most * (1 + log(N / most))``.
+    Each line has a random level. The sample has the lines below a bound, which falls while they
+    have too many characters. Lines are written to ``spool``, an empty file, so memory is bounded;
+    for a text of N characters the file gets about ``most * (1 + log(N / most))``.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Memory grows with the tokens of a pass, so small passes predict that of larger ones. Only a size
 that is predicted to fit is tried: a pass that is far too large can bring a machine without a limit
-to a standstill before it fails, and a process that ran out of memory once has less of it.
+to a standstill before it fails, and a process that ran out of memory once has less left.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def largest_that_fits(
     """Return the largest of ``sizes``, which descend to 1, whose worst pass fits.
 
     ``fits`` says whether there is room for a pass of so many bytes, and ``may_be_tried`` whether
-    there is so much that a pass can be tried that is predicted to need them. The smallest size is
-    returned even if it does not fit.
+    there is enough to try a pass that is predicted to need so many. The smallest size is returned
+    even if it does not fit.
     """
     small = max((index for index, size in enumerate(sizes) if size.num_slots >= _SMALL), default=0)
     index = small

@@ -1,4 +1,4 @@
-"""Micro-batch size of a run: that of the config, or with auto the largest that fits the memory.
+"""Micro-batch size of a run: that of the config, or with auto the largest that fits in memory.
 
 It is chosen once, before step 1. run.json stores it, and a resume keeps it if it still fits.
 """
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 _SHARE, _RESERVE = 0.85, 64 << 20
 """A new choice leaves 15 % of the room and 64 MiB free.
 
-They are for what a process loads later, for memory between the blocks in use, and for the error of
-a prediction.
+They are for what a process loads later, for unused memory between blocks in use, and for errors of
+the prediction.
 """
 _KEPT_SHARE = 0.95
 """A stored number is kept if it leaves 5 %, so that it does not change with each resume."""
 _QUICK = 1e12
-"""Operations of a pass that takes a CPU at most some seconds."""
+"""Most operations of a pass that takes a CPU a few seconds."""
 _COPIES = 3
-"""Numbers of a trained weight that do not exist yet: its gradient and two moments of AdamW."""
+"""Numbers per trained weight that do not exist yet: its gradient and AdamW's two moments."""
 
 
 def with_micro_batch_size(parts: Parts, info: RunInfo | None, emit: Emit) -> Parts:
@@ -76,7 +76,7 @@ class _Found:
 class _Search:
     """The search for the largest size whose worst pass fits beside gradients and moments.
 
-    Evaluations, replies and saving need nothing beside a pass: they come between steps.
+    Evaluations, replies and saving come between steps, so no pass needs memory at the same time.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -90,9 +90,9 @@ class _Search:
         self._num_weights = sum(weight.numel() for weight in parts.model.parameters())
 
     def agree(self, info: RunInfo | None, emit: Emit) -> int | None:
-        """Return the smallest size that a process found; None: all examples of the step.
+        """Return the smallest size that any process found; None: all examples of the step.
 
-        ``info`` stores an earlier choice. Emits notices about a new one.
+        ``info`` has an earlier choice; None: there is none. A new choice emits notices.
         """
         self._world.meet()  # passes of other processes take memory
         whole, stored = self._worst.largest, None
@@ -104,7 +104,7 @@ class _Search:
         found = min(all_found, key=lambda one: one.size)
         if found.size != stored:
             if stored is not None:
-                why = f"{self._in_words(stored)} no longer fit the free memory"
+                why = f"{self._in_words(stored)} no longer fit in the free memory"
                 emit(Notice(f"micro-batch size: chosen again, because {why}"))
             emit(self._notice(found))
         is_whole = found.size == whole and self._parts.order.phases[-1].unit == "tokens"
@@ -150,19 +150,16 @@ class _Search:
 
     def _notice(self, found: _Found) -> Notice:
         chosen = f"micro-batches: {self._in_words(found.size)}"
-        room = f"{shown.size(max(0, found.room))} are free beside gradients and moments"
+        room = f"{shown.size(max(0, found.room))} are free beside gradients and AdamW's moments"
         if found.needed is None or found.needed > found.room:
-            needed = (
-                "" if found.needed is None else f" (it needs {shown.size(found.needed)}; {room})"
-            )
-            message = f"{chosen}, and even the longest one may not fit the memory{needed}"
+            why = "" if found.needed is None else f" (it needs {shown.size(found.needed)}; {room})"
+            message = f"{chosen}, and the longest one may not fit in memory{why}"
             return Notice(message, is_warning=True)
+        needed = f"a pass needs up to {shown.size(found.needed)}"
         if found.size >= self._worst.largest:
-            return Notice(f"{chosen} (at most {shown.size(found.needed)}; {room})")
-        more = "would need more" if found.larger is None else f"need {shown.size(found.larger)}"
-        return Notice(
-            f"{chosen} (at most {shown.size(found.needed)}; {room}, and twice as many {more})"
-        )
+            return Notice(f"{chosen} ({needed}; {room})")
+        more = "do not fit" if found.larger is None else f"need {shown.size(found.larger)}"
+        return Notice(f"{chosen} ({needed}; {room}; twice as many {more})")
 
 
 def _all_targets(example: Example, *, is_halved: bool) -> Example:

@@ -1,7 +1,7 @@
-"""Worst passes of a run: for a micro-batch size, the examples of a pass that need the most memory.
+"""Worst passes of a run: for each micro-batch size, the pass that needs the most memory.
 
-The order of examples decides which ones meet in a pass, and it changes with the seed and the length
-of the run. So the worst pass is that of any order: the longest examples of the training data.
+Which examples share a pass depends on their order, which changes with the seed and the length of
+the run. So the worst pass is that of any order: the longest examples of the training data.
 """
 
 from __future__ import annotations

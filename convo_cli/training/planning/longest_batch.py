@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_STEPS = 256
 _MOST_EXAMPLES = 20_000
-"""Of the first steps, among which the longest micro-batch is searched: 20 ms."""
+"""The longest micro-batch is searched in so many first steps and examples, which takes 20 ms."""
 
 
 def batches_of_step(
@@ -36,7 +36,7 @@ def batches_of_step(
 
 
 def longest_of_training(parts: Parts, num_processes: int = 1) -> tuple[Batch, bool]:
-    """Return the longest micro-batch, and whether another one of its step comes before it."""
+    """Return the longest micro-batch, and whether it comes after another one of its step."""
     lengths, num_slots = parts.data.train.lengths, parts.batching.num_slots
     longest: NDArray[np.integer] = np.arange(1)
     most, is_later, num_examples = -1, False, 0

@@ -1,7 +1,7 @@
-"""What to do about a run that needs more memory than there is: three settings and what they save.
+"""Advice for a run that needs more memory than there is: three settings and what each saves.
 
-A run that cannot fit in any case is refused before step 1. One that does not fit by the estimate
-only gets a warning: the estimate may be wrong, and another program may end.
+A run that cannot fit at all is refused before step 1. A run that does not fit by the estimate gets
+only a warning, because the estimate may be wrong and another program may end.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from convo_cli.training.planning.run_memory import (
 if TYPE_CHECKING:
     from convo_cli.training.build import Parts
 
-_NUM_NAMED = 3
+_NUM_NAMED = 3  # settings in a hint
 _LEAST_SHARE = 0.01
 """Share of the peak without the program that a setting must save to be named."""
 _LEAST_LENGTH = 64
 """Lowest dialogue.max_length that is proposed, in tokens."""
-_RANK = 16
+_RANK = 16  # model.lora.rank that is proposed
 _FALLBACK = (
     "use a smaller model, training.micro_batch_size: 1, a lower dialogue.max_length, or "
     "training.gradient_checkpointing: true"
@@ -64,14 +64,11 @@ def require_memory(parts: Parts, emit: Emit) -> Parts:
     Raises OutOfMemoryError if it cannot fit. Costs milliseconds, unless memory is scarce.
     """
     sharing = parts.world.size if parts.device.type == "cpu" else 1
-    weights, gradients, moments = tensor_bytes(parts)
+    _, gradients, moments = tensor_bytes(parts)
     room = room_bytes(parts.device, parts.world.size)
     # A step needs the trained weights and all that AdamW keeps of them, whatever its batches are.
     needed, most = 2 * gradients + moments, limit_bytes(parts.device) // sharing
-    is_tight = (
-        weights + gradients + moments + most_activations(parts)
-        > room - held_bytes(parts.device) + weights
-    )
+    is_tight = gradients + moments + most_activations(parts) > room - held_bytes(parts.device)
     if needed <= most and not is_tight:
         return parts
     memory = compute_memory(parts, parts.world.size)
@@ -79,14 +76,14 @@ def require_memory(parts: Parts, emit: Emit) -> Parts:
     if needed > most:
         raise OutOfMemoryError(
             f"not enough memory: trained weights, their gradients and AdamW's moments need "
-            f"{gib(needed)}, and {parts.device} has {gib(most)}",
+            f"{gib(needed)}, but {parts.device} has only {gib(most)}",
             hint=hint,
         )
     if memory.peak > room:
         emit(
             Notice(
-                f"the run may run out of memory: it needs about {gib(memory.peak)}, and "
-                f"{gib(room)} are free; {hint}",
+                f"the run may run out of memory: it needs about {gib(memory.peak)}, but "
+                f"only {gib(room)} are free; {hint}",
                 is_warning=True,
             )
         )
@@ -125,7 +122,7 @@ def settings_text(found: list[Saving]) -> str:
 
 
 def savings(parts: Parts, memory: RunMemory, room: int) -> list[Saving]:
-    """Return the settings that save most, each with a value that fits if there is one."""
+    """Return the settings that save most, each with a value that makes the run fit if one does."""
     batch, _ = longest_of_training(parts, parts.world.size)
     least = max(1, round(_LEAST_SHARE * (memory.peak - memory.program)))
     found = [one for one in _possible(parts, memory, batch, room) if one.saved_bytes >= least]

@@ -65,7 +65,7 @@ class Plan:
 def make_plan(
     run: RunDirectory, parts: Parts, state: TrainState, aside: RunDirectory, num_processes: int
 ) -> Plan:
-    """Return the plan of a new run that has been written ``aside``, without its first step."""
+    """Return the plan of a new run whose checkpoint 0 has been written ``aside``."""
     config, order, max_steps = parts.config, parts.order, parts.max_steps
     is_evaluated = is_evaluation_due(parts, max_steps)
     evaluations = [config.evaluation.every_steps] if is_evaluated else []

@@ -1,4 +1,4 @@
-"""Memory and time of a run, from one real forward and backward pass if that is quick and fits."""
+"""Estimate of memory and time of a run, from one real pass if that is quick and fits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SAFE = 0.7
 _GROWTH = 1.1
 """Growth of the activations' memory over the steps of a run, on a CPU.
 
-Tensors of other lengths do not fit into memory that others left. Without it, estimates of 6x384 and
+Freed memory is not reused for tensors of other lengths. Without this factor, estimates of 6x384 and
 SmolLM2-135M were 4 to 14 % too low.
 """
 _NUM_STEPS = 8
@@ -57,13 +57,13 @@ class RunEstimate:
 
     memory: RunMemory
     room: int
-    """Free memory of the device, with what this process already holds."""
+    """Bytes that this process may use in all: free memory and what it already holds."""
     is_measured: bool
-    """True if the longest micro-batch was computed, else its memory and time are extrapolated."""
+    """Whether the longest micro-batch was run; else its memory is computed and its time scaled."""
     savings: tuple[Saving, ...]
     """Settings to change if the run does not fit."""
     seconds_per_step: float | None
-    """Mean time of a step, without evaluations and checkpoints; None if there was no memory."""
+    """Mean time of a step without evaluations and checkpoints; None if no batch could be run."""
 
 
 def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:

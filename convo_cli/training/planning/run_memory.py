@@ -1,4 +1,4 @@
-"""Peak of memory of a run by part, computed before its first step.
+"""Peak memory of a run by part, computed before its first step.
 
 Weights, gradients and AdamW's moments have known sizes. The rest comes from the passes of the
 longest micro-batch, and of the longest batch of an evaluation, on fake tensors
@@ -35,28 +35,28 @@ _HEAP, _RECOMPUTED = 0.2, 0.45
 glibc keeps freed memory between tensors that still exist. Recomputing frees as many bytes as it
 saves. Measured with 6x384 and SmolLM2-135M: 0.15 to 0.3, with gradient checkpointing 0.25 to 0.6.
 """
-_MOST_PER_UNIT = 60
+_MOST_PER_UNIT = 60  # fp32 numbers for each layer, token and unit of width: a bound
 _LATER = 50 * 2**20
 """Bytes of libraries that a run imports after its start, on a CPU: plots, logs and metrics."""
 
 
 @dataclass(frozen=True)
 class RunMemory:
-    """Bytes of a process by part, at the moment at which they are most.
+    """Bytes of a process by part, at the moment of its peak.
 
-    On CUDA they are those of torch's allocator, which has no program.
+    On CUDA they are those of torch's allocator, so the program has none.
     """
 
     program: int
     """Python, torch, and the data that is kept in memory."""
     weights: int
     gradients: int
-    """Those that exist at the peak; none if the activations of a step's only micro-batch set it."""
+    """Those at the peak: 0 if the only micro-batch of a step peaks before it has any."""
     moments: int
     activations: int
     logits: int
     loading: int = 0
-    """What loading and checking the model took more than all the rest."""
+    """Bytes by which loading and checking the model exceeded all other parts together."""
 
     @property
     def peak(self) -> int:
@@ -96,7 +96,7 @@ def memory_at(parts: Parts, peak: LivePeak, held: int | None = None) -> RunMemor
     """Return the memory with these tensors beside what the process held before them."""
     weights, all_gradients, moments = tensor_bytes(parts)
     if held is None:
-        release(parts.device)  # memory that is free inside the process is used again
+        release(parts.device)  # so that freed memory, which is reused, does not count
         held = held_bytes(parts.device)
     libraries = _LATER if parts.device.type == "cpu" else 0
     return RunMemory(
@@ -125,14 +125,14 @@ def _live_peak(parts: Parts, batch: Batch, **options: Any) -> LivePeak:
 
 
 def most_activations(parts: Parts) -> int:
-    """Return more than the activations of the longest micro-batch take, without computing it."""
+    """Return an upper bound of the bytes of the longest micro-batch's activations, at no cost."""
     batch, _ = longest_of_training(parts, parts.world.size)
     return _most_of(parts.model, batch.input_ids.numel())
 
 
 def _most_of(model: PreTrainedModel, num_tokens: int) -> int:
     config = model.config.get_text_config()
-    # GPT-2 keeps 34 numbers of each layer, token and unit of its width, and Llama 25.
+    # GPT-2 keeps 34 such numbers, and Llama 25.
     width = max(config.hidden_size, (getattr(config, "intermediate_size", None) or 0) // 3)
     of_layers = _MOST_PER_UNIT * num_tokens * config.num_hidden_layers * width
     rows = num_embeddings(model)
@@ -178,7 +178,7 @@ def activations_in_memory(parts: Parts, batch: Batch, peak: LivePeak, *, saves_m
 
 
 def held_bytes(device: torch.device) -> int:
-    """Return what this process holds now on a device."""
+    """Return the bytes that this process holds now on a device."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if device.type == "mps":
@@ -187,5 +187,5 @@ def held_bytes(device: torch.device) -> int:
 
 
 def room_bytes(device: torch.device, num_processes: int = 1) -> int:
-    """Return what each of some processes on this machine may hold in all, with what it holds."""
+    """Return the bytes that each of so many processes may hold in all, free ones and its own."""
     return held_bytes(device) + free_bytes(device, num_processes)

@@ -60,12 +60,12 @@ def _(few, many):
     seen_in="forward passes, the notice, weights of the last checkpoint",
 )
 def _(whole, cut, auto):
-    """A step is cut into passes of this number of dialogues; auto: as many as fit the memory.
+    """A step is cut into passes of this number of dialogues; auto: as many as fit in memory.
 
     Weights change only by rounding.
     """
     assert [len(run.passes.rows) // LAYERS for run in (whole, cut)] == [STEPS, STEPS * BATCH // 2]
-    assert "micro-batches: all examples of a step (at most " in auto.result.err
+    assert "micro-batches: all examples of a step (a pass needs up to " in auto.result.err
     assert gap(whole.weights(STEPS), cut.weights(STEPS)) < 1e-4
     assert gap(whole.weights(STEPS), auto.weights(STEPS)) == 0
 

@@ -1,4 +1,4 @@
-"""Losses by training or validation file as texts, each under the shortest name of its own."""
+"""Losses by file as texts, each file under the shortest name that no other file has."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Meter:
 
     @property
     def loss_by_file(self) -> tuple[float | None, ...]:
-        """Return the loss on the last targets of each training file; None before its first one."""
+        """Return the smoothed loss of each training file; None before its first target."""
         return tuple(nll / num if num else None for nll, num in self._by_file)
 
     @property
