@@ -38,10 +38,7 @@ NAME = ".convo-cache"
 """Name of the cache inside output_dir, so that it is deleted together with the runs."""
 
 _KEEP, _KEEP_UNFINISHED = 8, 2
-"""Folders kept, finished and unfinished ones; a run uses at most four.
-
-Those of reply dialogues are counted apart, because they are many.
-"""
+"""Finished and unfinished folders kept, reply dialogues apart; a run uses at most four."""
 _KEY_FILE = "key.json"
 _OURS = re.compile(
     r"(?P<aside>\.tmp-)?(?P<folder>(?:tokens|refused|tokenizer|replies)-[0-9a-f]{16}-[0-9a-f]{16})"
