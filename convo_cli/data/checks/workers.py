@@ -45,7 +45,7 @@ class _Config(NamedTuple):
 
 
 class _ReadBlock:
-    """The function of a worker: reads blocks by these rules."""
+    """Callable that reads a block by the rules; a worker gets a copy."""
 
     def __init__(self, rules: LineRules, max_problems: int) -> None:
         data, names = rules.data_config, rules.data_config.speakers
