@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, nargs="+", default=["train"])
     parser.add_argument("--folder", type=Path, help="keep data and runs here")
     parser.add_argument("--curve", action="store_true", help="print a row for each stage")
-    parser.add_argument("--again", action="store_true", help="measure other commands too")
+    parser.add_argument("--all-commands", action="store_true", help="measure resume and others too")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-"))
     try:
@@ -94,7 +94,7 @@ def measure_case(case: str, folder: Path, arguments: argparse.Namespace) -> None
         config.write_text(json.dumps(content))  # JSON is YAML
         train = ["train", str(config), "--set"]
         commands = {"train": [*train, f"name={case}"]}
-        if arguments.again:
+        if arguments.all_commands:
             commands["dry run"] = [*train, "name=other", "--dry-run"]
             commands["resume"] = ["resume", str(home / case), "--set", "training.max_steps=2"]
             commands["config"] = ["validate-data", "--config", str(config)]

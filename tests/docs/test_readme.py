@@ -75,7 +75,7 @@ def test_the_tree_in_the_readme_is_the_tree():
     named = {
         name
         for line in block.splitlines()
-        for name in re.findall(r"[a-z]+(?:/|\.py)(?= )", line[:24])
+        for name in re.findall(r"[a-z_]+(?:/|\.py)(?= )", line[:24])
     }
     actual = {
         f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "convo_cli").iterdir()

@@ -136,7 +136,7 @@ def test_no_stage_needs_more_than_100_bytes_a_dialogue(tmp_path, num_windows, si
 def test_a_whole_command_grows_by_at_most_100_bytes_a_dialogue(tmp_path):
     """Real commands with validation and test data, as the benchmark measures them."""
     command = [sys.executable, ROOT / "benchmarks" / "bench_memory.py", "--folder", tmp_path]
-    sizes = ["--dialogues", "20000", "120000", "--case", "evaluated", "--again"]
+    sizes = ["--dialogues", "20000", "120000", "--case", "evaluated", "--all-commands"]
     done = subprocess.run([*command, *sizes], capture_output=True, text=True, check=True)
     growth = re.findall(r"(\S+) +120,000 dialogues.*?([+-][\d.]+) bytes a dialogue", done.stdout)
     assert [name for name, _ in growth] == ["train", "run", "resume", "config", "validate"]

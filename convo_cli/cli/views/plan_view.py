@@ -11,6 +11,7 @@ from convo_cli.cli.views.progress.counts_table import show_counts
 from convo_cli.cli.views.progress.event_lines import show
 from convo_cli.cli.views.progress.meter import duration
 from convo_cli.errors import typeable
+from convo_cli.report.shown import size
 from convo_cli.wording import counted, shared_device
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     tokens, targets = (
         f"{number / start.max_steps:,.0f}" for number in (plan.num_tokens, plan.num_targets)
     )
-    each, at_once = _size(plan.checkpoint_bytes), counted(plan.max_checkpoints, "checkpoint")
-    free = f"; {_size(plan.free_bytes)} free" if plan.free_bytes else ""
+    each, at_once = size(plan.checkpoint_bytes), counted(plan.max_checkpoints, "checkpoint")
+    free = f"; {size(plan.free_bytes)} free" if plan.free_bytes else ""
     sooner = [("", "early stopping may end the run sooner")] if plan.may_stop_early else []
     which = "best checkpoint by loss" if plan.num_evaluations else "last checkpoint"
     test = [("test", f"once, at the end of the run, with the {which}")] if start.test else []
@@ -140,7 +141,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("evaluations", f"{plan.num_evaluations:,}"),
         *test,
         ("checkpoints", f"{plan.num_checkpoints:,}, {each} each; the first is smaller"),
-        ("disk", f"{_size(plan.peak_bytes)} for at most {at_once} at once{free}"),
+        ("disk", f"{size(plan.peak_bytes)} for at most {at_once} at once{free}"),
         *_memory_and_time(plan),
         ("learning rate", ", ".join(f"{rate:.2g} at step {step:,}" for step, rate in corners)),
     ]
@@ -151,11 +152,11 @@ def _memory_and_time(plan: Plan) -> list[tuple[str, str]]:
     how = "measured with one batch" if estimate.is_measured else "computed"
     each = " for each process" if plan.start.num_processes > 1 else ""
     parts = [
-        f"{_size(num_bytes)} {name}"
+        f"{size(num_bytes)} {name}"
         for name, num_bytes in asdict(memory).items()
         if num_bytes >= _SMALLEST
     ]
-    peak = f"{_size(memory.peak)} at most{each} ({how}); {_size(estimate.room)} free"
+    peak = f"{size(memory.peak)} at most{each} ({how}); {size(estimate.room)} free"
     rows = [("memory", peak), ("", ", ".join(parts))]
     if (seconds := estimate.seconds_per_step) is not None:
         whole = duration(seconds * plan.start.max_steps)
@@ -202,17 +203,11 @@ def _counts(counts: TokenCounts) -> dict[str, Any]:
     return {**asdict(counts), "num_targets_by_role": dict(counts.num_targets_by_role)}
 
 
-def _size(num_bytes: int) -> str:
-    """Write a size in MiB or GiB."""
-    if num_bytes < 2**30:
-        return f"{num_bytes / 2**20:,.1f} MiB"
-    return f"{num_bytes / 2**30:,.1f} GiB"
-
-
 def _micro_batches(start: RunStarted) -> str:
-    size = start.micro_batch_size
-    is_whole = size is None or (start.batch_size is not None and size >= start.batch_size)
-    return "all examples of a step" if is_whole else f"{counted(size or 0, 'example')} each"
+    most = start.micro_batch_size
+    if most is None or (start.batch_size is not None and most >= start.batch_size):
+        return "all examples of a step"
+    return f"{counted(most, 'example')} each"
 
 
 def _epochs(number: float) -> str:

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from convo_cli.model.adapters.lora import plain_module
 from convo_cli.model.batches import loss
-from convo_cli.model.batches.loss import Batch
+from convo_cli.model.batches.loss import Batch, LossOf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    LossOf = Callable[[PreTrainedModel, Batch], Tensor]
 
 Autocast = Callable[[], AbstractContextManager[None]]
 

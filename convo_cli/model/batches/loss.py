@@ -8,9 +8,9 @@ Shapes: B rows, T tokens of a row, N targets, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class Batch:
             if isinstance(value := getattr(self, field.name), (Tensor, Segments))
         }
         return replace(self, **moved)
+
+
+LossOf: TypeAlias = "Callable[[PreTrainedModel, Batch], Tensor]"
+"""Computes the summed nll of a batch."""
 
 
 def pack(examples: Sequence[Example], target_kinds: Collection[int]) -> Batch:

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from convo_cli.errors import is_out_of_memory
-from convo_cli.model.batches.loss import Batch
+from convo_cli.model.batches.loss import Batch, LossOf
 from convo_cli.model.usage import process_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    LossOf = Callable[[PreTrainedModel, Batch], Tensor]
 
 _INTERVAL = 0.001
 """Seconds between two readings of the memory of the process."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from convo_cli.model.batches.attention import Segments
-from convo_cli.model.batches.loss import Batch
+from convo_cli.model.batches.loss import Batch, LossOf
 from convo_cli.model.create import keep_activations, num_embeddings, save_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    LossOf = Callable[[PreTrainedModel, Batch], Tensor]
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Fit:
     """Bytes that the next larger size needs; None if there is none, or its pass did not fit."""
 
 
-class Measured:
+class Measurements:
     """Bytes of the worst pass of each size: measured, or predicted from what was measured.
 
     ``measure`` returns the bytes of a size's pass, or None if it ran out of memory.
@@ -75,7 +75,7 @@ class Measured:
 
 def largest_that_fits(
     sizes: Sequence[Size],
-    known: Measured,
+    known: Measurements,
     fits: Callable[[int], bool],
     may_be_tried: Callable[[int], bool],
 ) -> Fit:
@@ -99,7 +99,7 @@ def largest_that_fits(
 def _climb(
     sizes: Sequence[Size],
     index: int,
-    known: Measured,
+    known: Measurements,
     fits: Callable[[int], bool],
     may_be_tried: Callable[[int], bool],
 ) -> int:

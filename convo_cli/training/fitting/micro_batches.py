@@ -17,7 +17,7 @@ from convo_cli.model.memory.free import free_bytes
 from convo_cli.report import shown
 from convo_cli.runs.provenance.run_info import RunInfo
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
-from convo_cli.training.fitting.largest_size import Measured, Size, largest_that_fits
+from convo_cli.training.fitting.largest_size import Measurements, Size, largest_that_fits
 from convo_cli.training.fitting.worst_pass import WorstPasses
 from convo_cli.training.planning.run_memory import loss_of
 from convo_cli.wording import counted
@@ -83,7 +83,7 @@ class _Search:
         self._parts, self._world = parts, parts.world
         lengths, size = parts.data.train.lengths, self._world.size
         self._worst = WorstPasses(lengths, parts.order, parts.batching, size)
-        self._known = Measured(self._measure)
+        self._known = Measurements(self._measure)
         seat = seat_in()
         free = free_bytes(parts.device, 1 if seat is None else seat.local_size)
         self._room = free - _bytes_to_come(parts)

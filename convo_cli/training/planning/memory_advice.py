@@ -18,6 +18,7 @@ from convo_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
 from convo_cli.events import Emit, Notice
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.memory.free import limit_bytes
+from convo_cli.report.shown import size
 from convo_cli.training.planning.longest_batch import longest_of_training
 from convo_cli.training.planning.run_memory import (
     RunMemory,
@@ -39,6 +40,8 @@ _LEAST_SHARE = 0.01
 _LEAST_LENGTH = 64
 """Lowest dialogue.max_length that is proposed, in tokens."""
 _RANK = 16  # model.lora.rank that is proposed
+_LORA_SAVES = 0.97
+"""Part of the gradients and moments that LoRA with this rank does not need."""
 _FALLBACK = (
     "use a smaller model, training.micro_batch_size: 1, a lower dialogue.max_length, or "
     "training.gradient_checkpointing: true"
@@ -55,7 +58,7 @@ class Saving:
 
     def __str__(self) -> str:
         value = str(self.value).lower() if isinstance(self.value, bool) else self.value
-        return f"{self.key}: {value} (saves {gib(self.saved_bytes)})"
+        return f"{self.key}: {value} (saves {size(self.saved_bytes)})"
 
 
 def require_memory(parts: Parts, emit: Emit) -> Parts:
@@ -76,14 +79,14 @@ def require_memory(parts: Parts, emit: Emit) -> Parts:
     if needed > most:
         raise OutOfMemoryError(
             f"not enough memory: trained weights, their gradients and AdamW's moments need "
-            f"{gib(needed)}, but {parts.device} has only {gib(most)}",
+            f"{size(needed)}, but {parts.device} has only {size(most)}",
             hint=hint,
         )
     if memory.peak > room:
         emit(
             Notice(
-                f"the run may run out of memory: it needs about {gib(memory.peak)}, but "
-                f"only {gib(room)} are free; {hint}",
+                f"the run may run out of memory: it needs about {size(memory.peak)}, but "
+                f"only {size(room)} are free; {hint}",
                 is_warning=True,
             )
         )
@@ -161,7 +164,9 @@ def _possible(parts: Parts, memory: RunMemory, batch: Batch, room: int) -> Itera
         length = _first_enough(longest, _LEAST_LENGTH, shortened, missing)
         yield Saving("dialogue.max_length", length, shortened(length))
     if isinstance(origin, PretrainedModel) and parts.config.model.lora is None:
-        yield Saving("model.lora.rank", _RANK, round(0.97 * (memory.gradients + memory.moments)))
+        yield Saving(
+            "model.lora.rank", _RANK, round(_LORA_SAVES * (memory.gradients + memory.moments))
+        )
     if isinstance(origin, ScratchConfig) and origin.layers > 1:
         layers = origin.layers // 2
         embeddings = parts.model.get_input_embeddings()
@@ -185,10 +190,3 @@ def _first_enough(start: int, least: int, saved: Callable[[int], int], missing: 
         if saved(value) >= missing > 0:
             break
     return value
-
-
-def gib(num_bytes: int) -> str:
-    """Write a size in GiB, or in MiB if it is small."""
-    if num_bytes < 2**30 / 10:
-        return f"{num_bytes / 2**20:,.0f} MiB"
-    return f"{num_bytes / 2**30:,.1f} GiB"

@@ -23,9 +23,9 @@ from convo_cli.training.planning.memory_advice import Saving, savings
 from convo_cli.training.planning.run_memory import (
     RunMemory,
     compute_memory,
-    evaluation,
+    evaluation_memory,
     held_bytes,
-    larger,
+    higher_peak,
     loss_of,
     memory_at,
     room_bytes,
@@ -85,7 +85,7 @@ def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
         if measured is not None:
             batch, trial, is_measured = longest, measured, True
             training = _measured(parts, longest, measured, held, is_later=is_later)
-            memory = larger(training, evaluation(parts))
+            memory = higher_peak(training, evaluation_memory(parts))
     memory = replace(memory, loading=max(0, loaded - memory.peak))
     seconds = None
     if trial is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from convo_cli.model.batches.loss import Batch
+from convo_cli.model.batches.loss import Batch, LossOf
 from convo_cli.model.create import num_embeddings
 from convo_cli.model.device import autocast_for
 from convo_cli.model.memory.batch_trial import release
@@ -26,7 +26,6 @@ from convo_cli.training.planning.longest_batch import longest_of_evaluation, lon
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from convo_cli.model.memory.live_tensors import LossOf
     from convo_cli.training.build import Parts
 
 _HEAP, _RECOMPUTED = 0.2, 0.45
@@ -75,15 +74,15 @@ def compute_memory(parts: Parts, num_processes: int = 1, held: int | None = None
         parts, batch, peak, saves_memory=parts.config.training.gradient_checkpointing
     )
     training = memory_at(parts, replace(peak, activations=activations), held)
-    return larger(training, evaluation(parts, held))
+    return higher_peak(training, evaluation_memory(parts, held))
 
 
-def larger(memory: RunMemory, other: RunMemory | None) -> RunMemory:
+def higher_peak(memory: RunMemory, other: RunMemory | None) -> RunMemory:
     """Return the estimate with the higher peak."""
     return memory if other is None or other.peak < memory.peak else other
 
 
-def evaluation(parts: Parts, held: int | None = None) -> RunMemory | None:
+def evaluation_memory(parts: Parts, held: int | None = None) -> RunMemory | None:
     """Return the memory of an evaluation during the run; None without one."""
     if (batch := longest_of_evaluation(parts)) is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convo_cli.training.fitting.largest_size import Fit, Measured, Size, largest_that_fits
+from convo_cli.training.fitting.largest_size import Fit, Measurements, Size, largest_that_fits
 
 
 def sizes(*numbers, tokens=300, quick_below=10**9):
@@ -30,7 +30,7 @@ class Memory:
         return used <= self.free
 
     def find(self, sizes, may_be_tried=None):
-        known = Measured(self.measure)
+        known = Measurements(self.measure)
         return largest_that_fits(sizes, known, self.fits, may_be_tried or self.fits)
 
 

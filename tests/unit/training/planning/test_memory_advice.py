@@ -138,7 +138,7 @@ def test_a_run_that_may_not_fit_gets_a_warning(model, monkeypatch):
 def test_a_run_that_cannot_fit_is_refused(model, monkeypatch):
     monkeypatch.setattr(memory_advice, "limit_bytes", lambda device: 2**20)
     with pytest.raises(
-        OutOfMemoryError, match=r"AdamW's moments need .* cpu has only 1 MiB"
+        OutOfMemoryError, match=r"AdamW's moments need .* cpu has only 1.0 MiB"
     ) as caught:
         require_memory(parts_of(model), emit=None)
     assert "(saves" in caught.value.hint
