@@ -10,6 +10,7 @@ from convo_cli.config.schema import ScratchConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError, ModelError
 from convo_cli.model.adapters.lora import plain_module
+from convo_cli.model.memory.free import require_room
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.wording import counted
@@ -23,27 +24,36 @@ _PROBE = (Turn("user", "a"), Turn("assistant", "b"))
 def build_scratch_model(
     size: ScratchConfig, encoder: DialogueEncoder, seed: int
 ) -> PreTrainedModel:
-    """Build a GPT-2 with random weights that depend only on the seed."""
+    """Build a GPT-2 with random weights that depend only on the seed.
+
+    OutOfMemoryError if its weights would not fit.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    torch.manual_seed(seed)
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=num_ids(encoder.tokenizer),
-            n_positions=size.context,
-            n_embd=size.width,
-            n_layer=size.layers,
-            n_head=size.heads,
-            embd_pdrop=size.dropout,
-            resid_pdrop=size.dropout,
-            attn_pdrop=size.attention_dropout,
-            # GPT-2's tanh form of GELU in torch's fused kernel: half the time of "gelu_new".
-            activation_function="gelu_pytorch_tanh",
-            bos_token_id=encoder.tokenizer.bos_token_id,
-            eos_token_id=encoder.stop_ids[0],
-            pad_token_id=encoder.pad_id,
-        )
+    config = GPT2Config(
+        vocab_size=num_ids(encoder.tokenizer),
+        n_positions=size.context,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=size.heads,
+        embd_pdrop=size.dropout,
+        resid_pdrop=size.dropout,
+        attn_pdrop=size.attention_dropout,
+        # GPT-2's tanh form of GELU in torch's fused kernel: half the time of "gelu_new".
+        activation_function="gelu_pytorch_tanh",
+        bos_token_id=encoder.tokenizer.bos_token_id,
+        eos_token_id=encoder.stop_ids[0],
+        pad_token_id=encoder.pad_id,
     )
+    with torch.device("meta"):
+        num_parameters = GPT2LMHeadModel(config).num_parameters()
+    require_room(
+        4 * num_parameters,
+        f"a model of {num_parameters:,} parameters",
+        "lower model.scratch.layers, model.scratch.width or tokenizer.vocab_size",
+    )
+    torch.manual_seed(seed)
+    return GPT2LMHeadModel(config)
 
 
 def fit_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> int:

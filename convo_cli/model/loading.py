@@ -20,6 +20,7 @@ from convo_cli.model.adapters.adapter_files import (
 )
 from convo_cli.model.adapters.lora import adapter_of, adapter_tensors, load_adapter
 from convo_cli.model.decoding.sampling_defaults import read_generation_config
+from convo_cli.model.memory.free import require_room
 from convo_cli.model.sizes import UNREADABLE_HINT, require_sizes, shape
 from convo_cli.runs.model_folder import require_model_folder
 from convo_cli.storage.foreign_files import (
@@ -42,13 +43,19 @@ def load_model(
     """Load a causal LM in fp32 from safetensors; every weight comes from the files and is finite.
 
     A checkpoint of convo that holds an adapter is loaded on top of its base, which may have been
-    moved to the place ``base``. ModelError names the file or tensor and the problem.
+    moved to the place ``base``. ModelError names the file or tensor and the problem;
+    OutOfMemoryError if the weights would not fit.
     """
     folder = find_folder(source, revision)
     if holds_adapter(folder):
         return _load_adapted(folder, base)
     require_model_folder(folder)
-    require_sizes(folder, source)
+    num_parameters = require_sizes(folder, source).num_parameters()
+    require_room(
+        4 * num_parameters,
+        f"{source}, with {num_parameters:,} parameters,",
+        "use a smaller model, or end other programs",
+    )
     from transformers import AutoModelForCausalLM
 
     try:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,6 +25,7 @@ from convo_cli.errors import ChangedError, CheckpointError, typeable
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.storage import access
 from convo_cli.storage.atomic import disk_errors, publish_directory, publishing
+from convo_cli.storage.folder import delete
 from convo_cli.storage.sealed import Seal, verify_directory
 from convo_cli.storage.snapshot import Snapshot
 
@@ -88,7 +88,8 @@ class Cache:
             if not found:
                 with publishing(folder) as made:
                     made.seals.update(_fill(make, key, variant or {}, made.folder.pinned))
-            shutil.rmtree(self.unfinished(kind, key, variant or {}), ignore_errors=True)
+            with suppress(OSError):
+                delete(self.unfinished(kind, key, variant or {}))
             os.utime(folder)
             opened = found[0] if found else open_(folder)
         self._num_got += 1
@@ -216,7 +217,7 @@ class Cache:
             entries = self._root.iterdir()
             found = {path: match for path in entries if (match := _OURS.fullmatch(path.name))}
             folders = [path for path, match in found.items() if not match["aside"]]
-            folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+            folders.sort(key=lambda path: path.lstat().st_mtime, reverse=True)
             unfinished = [path for path in folders if found[path]["unfinished"]]
             replies = [path for path in folders if path.name.startswith("replies-")]
             others = [path for path in folders if path not in (*replies, *unfinished)]
@@ -225,7 +226,7 @@ class Cache:
                 folder = self._root / found[doomed]["folder"]
                 lock = FileLock(_lock_of(folder))
                 with suppress(Timeout), lock.acquire(timeout=0):
-                    shutil.rmtree(doomed)
+                    delete(doomed)
                     if not folder.exists():
                         Path(lock.lock_file).unlink()
 

@@ -7,7 +7,6 @@ encoding records its progress every few seconds, and continues from there after 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -25,6 +24,7 @@ from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice
 from convo_cli.prepare.cache import Cache
 from convo_cli.storage.atomic import write_file
+from convo_cli.storage.folder import delete
 from convo_cli.storage.sealed import Seal
 from convo_cli.tokens.store import Encoded, TokenStore
 from convo_cli.tokens.store_check import require_valid_store
@@ -151,7 +151,8 @@ class UnfinishedStore:
         return seals
 
     def discard(self) -> None:
-        shutil.rmtree(self._home, ignore_errors=True)
+        with suppress(OSError):
+            delete(self._home)
 
     def _continue(
         self, cache: Cache, files: Sequence[HashedFile], check: Callable[[TokenStore], object]

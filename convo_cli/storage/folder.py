@@ -146,3 +146,9 @@ def open_folder(path: Path, *, below: Path | None = None) -> Iterator[Folder]:
         for part in path.relative_to(start).parts:
             folder = stack.enter_context(folder.inside(part))
         yield folder
+
+
+def delete(path: Path) -> None:
+    """Remove a file, directory or link, never the target of a link; a missing one is fine."""
+    with open_folder(path.parent) as home:
+        home.delete(path.name)

@@ -243,11 +243,31 @@ def open_to_others(folder):
     folder.chmod(0o777)
 
 
+def replace_by_link(folder):
+    folder.symlink_to(folder.rename(folder.with_name("elsewhere")))
+
+
+def replace_by_dangling_link(folder):
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
+def replace_by_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("x")
+
+
+def replace_by_pipe(folder):
+    shutil.rmtree(folder)
+    os.mkfifo(folder)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         damage_tokens, cut_off, lose_column, lose_record, damage_record, forget_columns,
-        link_column, read_other_bytes, open_to_others,
+        link_column, read_other_bytes, open_to_others, replace_by_link, replace_by_dangling_link,
+        replace_by_file, replace_by_pipe,
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_not_used(write, encode, unfinished, recording, change):

@@ -10,6 +10,10 @@ from pathlib import Path
 import psutil
 import torch
 
+from convo_cli.errors import OutOfMemoryError
+from convo_cli.report import shown
+from convo_cli.world import seat_in
+
 _UNLIMITED = 2**60
 """A cgroup of version 1 without a limit reports a number near 2^63."""
 _FILES = {  # limits, use, and page cache that the kernel takes back, by version of the cgroup
@@ -52,6 +56,23 @@ def limit_bytes(device: torch.device) -> int:
     swap: int = psutil.swap_memory().total
     shared = min(bound.limit for bound in (_machine(), *cgroup_bounds())) + swap
     return min([shared, *(bound.limit for bound in _own_bounds())])
+
+
+def require_room(num_bytes: int, what: str, hint: str) -> None:
+    """Raise OutOfMemoryError if this process cannot hold so many bytes of weights in main memory.
+
+    Before they are allocated: the system would end the process, or another one.
+    """
+    seat, cpu = seat_in(), torch.device("cpu")
+    sharing = 1 if seat is None else seat.local_size
+    swap: int = psutil.swap_memory().free
+    most = min(limit_bytes(cpu), free_bytes(cpu) + swap) // sharing
+    if num_bytes > most:
+        raise OutOfMemoryError(
+            f"not enough memory: {what} needs {shown.size(num_bytes)} for its weights in fp32, and "
+            f"{shown.size(most)} are free",
+            hint=hint,
+        )
 
 
 def _machine() -> Bound:

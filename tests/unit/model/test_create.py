@@ -6,12 +6,13 @@ import json
 from types import SimpleNamespace
 from typing import Any, cast
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from convo_cli.config.schema import GenerationSettings, ScratchConfig
-from convo_cli.errors import ModelError
+from convo_cli.errors import ModelError, OutOfMemoryError
 from convo_cli.model.context import context_length, require_context
 from convo_cli.model.create import build_scratch_model, fit_vocabulary, train_every_row
 from convo_cli.model.decoding.generator import Generator
@@ -38,6 +39,37 @@ def test_a_new_model_has_the_stated_size_and_a_row_for_every_token(model, encode
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.25, 0.25, 0.125)
     assert model.get_input_embeddings().weight.shape == (len(encoder.tokenizer), 16)
     assert (config.eos_token_id, config.pad_token_id) == (encoder.stop_ids[0], encoder.pad_id)
+
+
+def test_a_model_whose_weights_would_not_fit_is_refused_before_it_takes_memory(encoder):
+    size = ScratchConfig(layers=150, width=32768, heads=8, context=32)
+    with pytest.raises(OutOfMemoryError, match=r"a model of 1,9\d\d,\d{3},\d{3},\d{3} parameters"):
+        build_scratch_model(size, encoder, seed=1)
+
+
+def test_weights_on_the_disk_that_would_not_fit_are_refused_before_they_take_memory(
+    model, tmp_path
+):
+    save_model(model, tmp_path)
+    width = 2**16
+    memory = psutil.virtual_memory().total + psutil.swap_memory().total
+    rows = int(0.6 * memory) // (4 * width)  # in each file: the system maps no more than it has
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"n_layer": 0, "n_positions": rows, "n_embd": width, "vocab_size": rows}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").unlink()
+    names = {"transformer.wte.weight": "one.safetensors", "transformer.wpe.weight": "b.safetensors"}
+    index = {"weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name, file_name in names.items():
+        size = 4 * rows * width
+        tensor = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, size]}
+        header = json.dumps({name: tensor}).encode()
+        with (tmp_path / file_name).open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.truncate(8 + len(header) + size)  # a hole, which takes no space
+    with pytest.raises(OutOfMemoryError, match=f"with {2 * rows * width + 2 * width:,} parameters"):
+        load_model(str(tmp_path))
 
 
 def embeddings_of(model) -> torch.Tensor:
