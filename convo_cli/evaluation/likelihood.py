@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from convo_cli.config.schema import TrainOn
+from convo_cli.errors import is_out_of_memory
 from convo_cli.model.batches.batching import Batching
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, Example, TokenStore
 from convo_cli.world import World
@@ -86,20 +87,36 @@ def nll_by_groupings(
     """Sum the nll of all targets by group, each target once, in one pass over the store.
 
     Each grouping comes with its number of groups, and all are summed in the same pass. The model is
-    left in evaluation mode. The processes of a world take turns at the batches, and ``on_batch``
-    counts those of a whole round. Their sums are added in the order of ranks.
+    left in evaluation mode. A batch that does not fit into memory is taken in halves. The processes
+    of a world take turns at the batches, and ``on_batch`` counts those of a whole round. Their sums
+    are added in the order of ranks.
     """
     world = world or World()
     model.eval()
     kinds = sorted(target_kinds)
     sums = [GroupedNll(np.zeros(num), np.zeros(num, np.int64)) for _, num in groupings]
 
+    most = max_slots  # tokens of a batch that has not run out of memory
+
+    def nll_of(examples: Sequence[Example]) -> NDArray[np.float64]:
+        nonlocal most
+        num_tokens = sum(len(example.input_ids) for example in examples)
+        if len(examples) == 1 or num_tokens <= most:
+            try:
+                batch = batching.batch(examples, target_kinds)
+                with autocast():
+                    _, each = batching.nll(model, batch.to(device))  # (N,)
+                return each.double().cpu().numpy()
+            except (MemoryError, OSError, RuntimeError) as error:
+                if len(examples) == 1 or not is_out_of_memory(error):
+                    raise
+            most = num_tokens // 2
+        half = len(examples) // 2
+        return np.concatenate([nll_of(examples[:half]), nll_of(examples[half:])])
+
     def add(rows: Sequence[int]) -> None:
         examples = [store[row] for row in rows]
-        batch = batching.batch(examples, target_kinds)
-        with autocast():
-            _, each = batching.nll(model, batch.to(device))  # (N,)
-        nll = each.double().cpu().numpy()
+        nll = nll_of(examples)
         # The order of the targets in a batch: by example, then by position.
         chosen = [np.isin(example.targets[1:], kinds) for example in examples]
         for (groups_of, _), grouped in zip(groupings, sums, strict=True):

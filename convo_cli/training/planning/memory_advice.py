@@ -23,11 +23,11 @@ from convo_cli.training.planning.longest_batch import longest_of_training
 from convo_cli.training.planning.run_memory import (
     RunMemory,
     activations_in_memory,
-    compute_memory,
     held_bytes,
     most_activations,
     room_bytes,
     tensor_bytes,
+    training_memory,
     training_peak,
 )
 
@@ -74,7 +74,7 @@ def require_memory(parts: Parts, emit: Emit) -> Parts:
     is_tight = gradients + moments + most_activations(parts) > room - held_bytes(parts.device)
     if needed <= most and not is_tight:
         return parts
-    memory = compute_memory(parts, parts.world.size)
+    memory = training_memory(parts, parts.world.size)
     hint = settings_text(savings(parts, memory, room))
     if needed > most:
         raise OutOfMemoryError(
@@ -107,7 +107,7 @@ def naming_settings(parts: Parts, *, has_moments: bool) -> Iterator[None]:
         failure, message = error, first_line(error)
     # Outside the handler, which would keep the tensors of the failed pass.
     try:
-        memory = compute_memory(parts, parts.world.size, held)
+        memory = training_memory(parts, parts.world.size, held)
         hint = settings_text(savings(parts, memory, room))
     except (MemoryError, RuntimeError):
         hint = _FALLBACK

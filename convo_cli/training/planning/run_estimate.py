@@ -22,13 +22,13 @@ from convo_cli.training.planning.longest_batch import (
 from convo_cli.training.planning.memory_advice import Saving, savings
 from convo_cli.training.planning.run_memory import (
     RunMemory,
-    compute_memory,
     evaluation_memory,
     held_bytes,
     higher_peak,
     loss_of,
     memory_at,
     room_bytes,
+    training_memory,
     training_peak,
 )
 
@@ -69,14 +69,14 @@ class RunEstimate:
 def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
     """Estimate memory and time of a run; weights and random state stay as they are."""
     loaded = _peak_so_far(parts.device)
-    memory = compute_memory(parts, num_processes)
+    training = training_memory(parts, num_processes)
     room = room_bytes(parts.device, num_processes)
     count, nll_sum = FlopCounter(parts.model), loss_of(parts)
     examples = proof_examples(parts.data.train, (ASSISTANT_TARGET, USER_TARGET))
     short = parts.batching.batch(examples, (ASSISTANT_TARGET, USER_TARGET))
     longest, is_later = longest_of_training(parts, num_processes)
     batch, is_measured = short, False
-    needed = memory.peak - memory.moments
+    needed = training.peak - training.moments
     trial = try_batch(parts.model, nll_sum, short) if needed < _SAFE * room else None
     if trial is not None and count(longest) / count(short) * trial.seconds < _QUICK:
         release(parts.device)
@@ -85,13 +85,15 @@ def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
         if measured is not None:
             batch, trial, is_measured = longest, measured, True
             training = _measured(parts, longest, measured, held, is_later=is_later)
-            memory = higher_peak(training, evaluation_memory(parts))
+    scored = evaluation_memory(parts)
+    fits = scored is not None and scored.peak <= room  # else its batches become smaller
+    memory = higher_peak(training, scored) if fits else training
     memory = replace(memory, loading=max(0, loaded - memory.peak))
     seconds = None
     if trial is not None:
         seconds = trial.seconds * _operations_per_step(parts, count, num_processes) / count(batch)
         seconds += _update_seconds(parts)
-    found = savings(parts, memory, room) if memory.peak > room else []
+    found = savings(parts, training, room) if training.peak > room else []
     return RunEstimate(memory, room, is_measured, tuple(found), seconds)
 
 

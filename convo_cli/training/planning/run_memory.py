@@ -21,7 +21,7 @@ from convo_cli.model.memory.batch_trial import release
 from convo_cli.model.memory.free import free_bytes
 from convo_cli.model.memory.live_tensors import LivePeak, live_peak
 from convo_cli.model.usage import process_memory
-from convo_cli.training.planning.longest_batch import longest_of_evaluation, longest_of_training
+from convo_cli.training.planning.longest_batch import longest_of_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,18 +63,18 @@ class RunMemory:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def compute_memory(parts: Parts, num_processes: int = 1, held: int | None = None) -> RunMemory:
-    """Return the memory of the process that holds the longest micro-batch.
+def training_memory(parts: Parts, num_processes: int = 1, held: int | None = None) -> RunMemory:
+    """Return the memory of the process that holds the longest micro-batch, without evaluations.
 
-    ``held`` is what it holds before its first step; by default, what it holds now.
+    They take smaller batches if theirs do not fit. ``held`` is what the process holds before its
+    first step; by default, what it holds now.
     """
     batch, is_later = longest_of_training(parts, num_processes)
     peak = training_peak(parts, batch, has_gradients=is_later)
     activations = activations_in_memory(
         parts, batch, peak, saves_memory=parts.config.training.gradient_checkpointing
     )
-    training = memory_at(parts, replace(peak, activations=activations), held)
-    return higher_peak(training, evaluation_memory(parts, held))
+    return memory_at(parts, replace(peak, activations=activations), held)
 
 
 def higher_peak(memory: RunMemory, other: RunMemory | None) -> RunMemory:
@@ -82,13 +82,13 @@ def higher_peak(memory: RunMemory, other: RunMemory | None) -> RunMemory:
     return memory if other is None or other.peak < memory.peak else other
 
 
-def evaluation_memory(parts: Parts, held: int | None = None) -> RunMemory | None:
+def evaluation_memory(parts: Parts) -> RunMemory | None:
     """Return the memory of an evaluation during the run; None without one."""
-    if (batch := longest_of_evaluation(parts)) is None:
+    if (batch := longest_of_evaluation_memory(parts)) is None:
         return None
     peak = _live_peak(parts, batch, has_gradients=False, is_trained=False)
     # The gradients of the last step exist until the next one.
-    return memory_at(parts, replace(peak, gradients=tensor_bytes(parts)[1]), held)
+    return memory_at(parts, replace(peak, gradients=tensor_bytes(parts)[1]))
 
 
 def memory_at(parts: Parts, peak: LivePeak, held: int | None = None) -> RunMemory:

@@ -205,6 +205,40 @@ def test_groups_of_targets_add_up_to_the_whole_and_each_target_counts_once(parts
     assert grouped.nll[0] == pytest.approx(alone, rel=1e-5)
 
 
+class ScarceMemory(Batching):
+    """Fails like torch for a batch of more than 60 tokens."""
+
+    def nll(self, model, batch):
+        if batch.num_tokens > 60:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return super().nll(model, batch)
+
+
+@pytest.mark.parametrize("lengths", [[2] * 200, [3, 60, 5, 7, 59, 2, 2, 31] * 5, [60]])
+def test_a_batch_that_does_not_fit_into_memory_is_taken_in_smaller_ones(parts, lengths):
+    model, _, _ = parts
+    found = [
+        nll_by_groupings(
+            model, kind(is_packed=False, has_plain_head=True, pad_id=0), store_of(lengths),
+            (ASSISTANT_TARGET,), [(lambda index, one: np.full(len(one.targets), index), 300)],
+            CPU, nullcontext, max_slots=1000,
+        )[0]
+        for kind in (Batching, ScarceMemory)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found[0].counts, found[1].counts)
+    np.testing.assert_allclose(found[0].nll, found[1].nll, rtol=1e-5)
+
+
+def test_one_example_that_does_not_fit_into_memory_is_an_error(parts):
+    model, _, _ = parts
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        nll_by_groupings(
+            model, ScarceMemory(is_packed=False, has_plain_head=True, pad_id=0), store_of([5, 61]),
+            (ASSISTANT_TARGET,), [(lambda _, one: np.zeros(len(one.targets), int), 1)],
+            CPU, nullcontext, max_slots=1000,
+        )  # fmt: skip
+
+
 def test_a_group_without_targets_has_no_mean(parts):
     model, store, _ = parts
     (grouped,) = nll_by_groupings(

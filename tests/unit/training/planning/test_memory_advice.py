@@ -24,7 +24,7 @@ from convo_cli.training.planning.memory_advice import (
     savings,
     settings_text,
 )
-from convo_cli.training.planning.run_memory import compute_memory
+from convo_cli.training.planning.run_memory import training_memory
 from convo_cli.world import World
 from tests.stores import laid_out
 
@@ -66,12 +66,12 @@ def parts_of(model, *, micro=None, checkpointing=False, origin=None, lora=None, 
 
 
 def named(parts, room=0):
-    return {one.key: one for one in savings(parts, compute_memory(parts), room)}
+    return {one.key: one for one in savings(parts, training_memory(parts), room)}
 
 
 def test_three_settings_are_named_with_their_values_and_the_largest_saving_first(model):
     parts = parts_of(model)
-    found = savings(parts, compute_memory(parts), room=0)
+    found = savings(parts, training_memory(parts), room=0)
     assert len(found) == 3
     saved = [one.saved_bytes for one in found]
     assert saved == sorted(saved, reverse=True)
@@ -97,7 +97,7 @@ def test_an_adapter_is_named_only_for_a_pretrained_model_without_one(model):
 
 def test_a_value_is_not_lower_than_the_free_memory_asks_for(model):
     parts = parts_of(model)
-    memory = compute_memory(parts)
+    memory = training_memory(parts)
     (least,) = [
         one.value
         for one in savings(parts, memory, room=memory.peak - memory.activations // 4)
@@ -107,20 +107,20 @@ def test_a_value_is_not_lower_than_the_free_memory_asks_for(model):
 
 
 def test_the_saving_of_a_micro_batch_size_is_that_of_the_estimate_with_it(model):
-    now, then = (compute_memory(parts_of(model, micro=micro)) for micro in (None, 1))
+    now, then = (training_memory(parts_of(model, micro=micro)) for micro in (None, 1))
     saving = named(parts_of(model))["training.micro_batch_size"]
     assert saving.saved_bytes == pytest.approx(now.peak - then.peak, rel=0.25)
 
 
 def test_the_saving_of_checkpointing_is_not_more_than_the_activations(model):
     parts = parts_of(model)
-    memory, found = compute_memory(parts), named(parts)
+    memory, found = training_memory(parts), named(parts)
     if "training.gradient_checkpointing" in found:
         assert 0 < found["training.gradient_checkpointing"].saved_bytes < memory.activations
 
 
 def test_a_run_that_fits_costs_no_estimate(model, monkeypatch):
-    monkeypatch.setattr(memory_advice, "compute_memory", None)
+    monkeypatch.setattr(memory_advice, "training_memory", None)
     require_memory(parts_of(model), emit=None)
 
 
