@@ -94,7 +94,7 @@ class _File:
             return
         self._file = cast(BinaryIO, open(path, "r+b", opener=opener))  # noqa: SIM115  # see close
         try:
-            while block := self._file.read(min(_BLOCK_BYTES, sealed[0] - self.size)):
+            while block := self._file.read(max(0, min(_BLOCK_BYTES, sealed[0] - self.size))):
                 self._count(block)
             if (self.size, self._digest.hexdigest()) != sealed:
                 raise CheckpointError(f"{path}: damaged (its content is not what was saved)")

@@ -228,6 +228,12 @@ def forget_columns(folder):
     (folder / "record.json").write_bytes(b'{"columns": {}, "read": []}')
 
 
+def count_below_zero(folder):
+    record = json.loads((folder / "record.json").read_bytes())
+    record["columns"]["targets"][0] = -5
+    (folder / "record.json").write_text(json.dumps(record))
+
+
 def link_column(folder):
     (folder / "targets").rename(folder.parent / "elsewhere")
     (folder / "targets").symlink_to(folder.parent / "elsewhere")
@@ -266,8 +272,8 @@ def replace_by_pipe(folder):
     "change",
     [
         damage_tokens, cut_off, lose_column, lose_record, damage_record, forget_columns,
-        link_column, read_other_bytes, open_to_others, replace_by_link, replace_by_dangling_link,
-        replace_by_file, replace_by_pipe,
+        count_below_zero, link_column, read_other_bytes, open_to_others, replace_by_link,
+        replace_by_dangling_link, replace_by_file, replace_by_pipe,
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_not_used(write, encode, unfinished, recording, change):
