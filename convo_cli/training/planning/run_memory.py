@@ -84,7 +84,7 @@ def higher_peak(memory: RunMemory, other: RunMemory | None) -> RunMemory:
 
 def evaluation_memory(parts: Parts) -> RunMemory | None:
     """Return the memory of an evaluation during the run; None without one."""
-    if (batch := longest_of_evaluation_memory(parts)) is None:
+    if (batch := longest_of_evaluation(parts)) is None:
         return None
     peak = _live_peak(parts, batch, has_gradients=False, is_trained=False)
     # The gradients of the last step exist until the next one.
