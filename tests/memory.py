@@ -1,10 +1,16 @@
-"""Memory that a call allocates."""
+"""Memory that a call allocates, and commands that may allocate only so much."""
 
 from __future__ import annotations
 
+import resource
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
+
+import psutil
+
+from tests.forks import start_fork
 
 Result = TypeVar("Result")
 
@@ -16,3 +22,14 @@ def with_peak(call: Callable[[], Result]) -> tuple[Result, int]:
         return call(), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def run_limited(folder: Path, *arguments: object, limit: int | None = None) -> tuple[int, str]:
+    """Run a command that can allocate ``limit`` MiB more than it has; return code and stderr."""
+    process = start_fork(folder, *arguments)
+    if limit is not None:
+        used = psutil.Process(process.pid).memory_info().data
+        size = used + (limit << 20)
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (size, size))
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err.decode()

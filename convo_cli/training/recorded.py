@@ -94,7 +94,7 @@ def train_and_record(
         emit_to_all(started(run, parts, state, evaluations))
         _begin_together(parts, state)
         try:
-            with naming_settings(parts, has_moments=step > 0):
+            with naming_settings(parts, run, has_moments=step > 0):
                 reason = train(state, job)
         except StepDivergedError as error:
             explained = _explained(error, run, parts, state, evaluations, emit_to_all)
@@ -151,7 +151,7 @@ def follow(
     _begin_together(parts, state)
     job = RunJob(run, parts, stop, ignore, evaluations)
     try:
-        with naming_settings(parts, has_moments=state.progress.step > 0):
+        with naming_settings(parts, run, has_moments=state.progress.step > 0):
             reason = train(state, job)
     except StepDivergedError:
         save_step(run, parts, state, evaluations, ignore, world=parts.world)

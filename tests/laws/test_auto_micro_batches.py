@@ -6,10 +6,8 @@ The limit is that of `ulimit -d`, set for real processes.
 from __future__ import annotations
 
 import json
-import resource
 from pathlib import Path
 
-import psutil
 import pytest
 
 from convo_cli.config.load import dump_config
@@ -19,6 +17,7 @@ from convo_cli.runs.provenance.run_info import read_run_info
 from convo_cli.storage.sealed import file_sha256
 from tests.conftest import SAMPLE_DATA, tiny_run
 from tests.forks import start_fork
+from tests.memory import run_limited
 
 BATCH = 64
 _SETTINGS = {
@@ -34,26 +33,15 @@ _SETTINGS = {
 }  # fmt: skip
 
 
-def command(folder: Path, *arguments: object, limit: int | None = None):
-    """Run a command that can allocate ``limit`` MiB more than it has; return code and stderr."""
-    process = start_fork(folder, *arguments)
-    if limit is not None:
-        used = psutil.Process(process.pid).memory_info().data
-        size = used + (limit << 20)
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (size, size))
-    _, err = process.communicate(timeout=300)
-    return process.returncode, err.decode()
-
-
 def train(folder: Path, name: str, *settings: str, limit: int | None = None) -> tuple[Path, str]:
     overrides = [word for setting in (f"name={name}", *settings) for word in ("--set", setting)]
-    code, err = command(folder, "train", "config.yaml", *overrides, limit=limit)
+    code, err = run_limited(folder, "train", "config.yaml", *overrides, limit=limit)
     assert code == 0, err
     return folder / "runs" / name, err
 
 
 def resume(run: Path, *arguments: str, limit: int | None = None) -> str:
-    code, err = command(run.parent.parent, "resume", str(run), *arguments, limit=limit)
+    code, err = run_limited(run.parent.parent, "resume", str(run), *arguments, limit=limit)
     assert code == 0, err
     return err
 
@@ -105,7 +93,7 @@ def test_a_limit_chooses_a_smaller_size_and_the_losses_are_the_same_to_rounding(
 def test_without_auto_the_limit_ends_the_run(folder, free):
     settings = ("name=whole", "training.micro_batch_size=null")
     words = [word for setting in settings for word in ("--set", setting)]
-    code, err = command(folder, "train", "config.yaml", *words, limit=LIMIT)
+    code, err = run_limited(folder, "train", "config.yaml", *words, limit=LIMIT)
     assert code == 2
     assert "error: not enough memory" in err
 

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from convo_cli.config.schema import PretrainedModel, ScratchConfig
-from convo_cli.errors import OutOfMemoryError, first_line, is_out_of_memory
+from convo_cli.errors import OutOfMemoryError, first_line, is_out_of_memory, typeable
 from convo_cli.events import Emit, Notice
 from convo_cli.model.batches.loss import Batch
-from convo_cli.model.memory.free import limit_bytes
 from convo_cli.report.shown import size
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.training.planning.longest_batch import longest_of_training
 from convo_cli.training.planning.run_memory import (
+    Room,
     RunMemory,
     activations_in_memory,
     held_bytes,
     most_activations,
-    room_bytes,
     tensor_bytes,
     training_memory,
     training_peak,
@@ -37,11 +37,14 @@ if TYPE_CHECKING:
 _NUM_NAMED = 3  # settings in a hint
 _LEAST_SHARE = 0.01
 """Share of the peak without the program that a setting must save to be named."""
+_MARGIN = 0.1
+"""Share of the same that a setting must save beyond what is missing, for the estimate's error."""
 _LEAST_LENGTH = 64
 """Lowest dialogue.max_length that is proposed, in tokens."""
 _RANK = 16  # model.lora.rank that is proposed
 _LORA_SAVES = 0.97
 """Part of the gradients and moments that LoRA with this rank does not need."""
+_NO_SETTING = "use a smaller model or a device with more memory"
 _FALLBACK = (
     "use a smaller model, training.micro_batch_size: 1, a lower dialogue.max_length, or "
     "training.gradient_checkpointing: true"
@@ -55,38 +58,52 @@ class Saving:
     key: str
     value: int | str | bool
     saved_bytes: int
+    is_enough: bool = True
+    """Whether the run fits with this setting alone."""
 
     def __str__(self) -> str:
-        value = str(self.value).lower() if isinstance(self.value, bool) else self.value
-        return f"{self.key}: {value} (saves {size(self.saved_bytes)})"
+        return f"{self.key}: {self._value} (saves {size(self.saved_bytes)})"
+
+    @property
+    def option(self) -> str:
+        """Return the option of a command that sets it."""
+        return f"--set {self.key}={self._value}"
+
+    @property
+    def is_settled(self) -> bool:
+        """Return whether only a new run can change it."""
+        return self.key.startswith(("model.", "dialogue."))
+
+    @property
+    def _value(self) -> str:
+        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
 
-def require_memory(parts: Parts, emit: Emit) -> Parts:
+def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
     """Return the parts; warn if the run does not fit by the estimate.
 
-    Raises OutOfMemoryError if it cannot fit. Costs milliseconds, unless memory is scarce.
+    ``room`` is by default what there is now. Raises OutOfMemoryError if the run cannot fit. Costs
+    milliseconds, unless memory is scarce.
     """
-    sharing = parts.world.size if parts.device.type == "cpu" else 1
+    room = room or Room.of(parts.device, parts.world.size)
     _, gradients, moments = tensor_bytes(parts)
-    room = room_bytes(parts.device, parts.world.size)
     # A step needs the trained weights and all that AdamW keeps of them, whatever its batches are.
-    needed, most = 2 * gradients + moments, limit_bytes(parts.device) // sharing
-    is_tight = gradients + moments + most_activations(parts) > room - held_bytes(parts.device)
-    if needed <= most and not is_tight:
+    needed = 2 * gradients + moments
+    if needed <= room.limit and gradients + moments + most_activations(parts) <= room.free:
         return parts
     memory = training_memory(parts, parts.world.size)
-    hint = settings_text(savings(parts, memory, room))
-    if needed > most:
+    hint = settings_text(savings(parts, memory, room.total))
+    if needed > room.limit:
         raise OutOfMemoryError(
             f"not enough memory: trained weights, their gradients and AdamW's moments need "
-            f"{size(needed)}, but {parts.device} has only {size(most)}",
+            f"{size(needed)}, but {parts.device} has only {size(room.limit)}",
             hint=hint,
         )
-    if memory.peak > room:
+    if memory.peak > room.total:
         emit(
             Notice(
                 f"the run may run out of memory: it needs about {size(memory.peak)}, but "
-                f"only {size(room)} are free; {hint}",
+                f"only {size(room.total)} are free; {hint}",
                 is_warning=True,
             )
         )
@@ -94,10 +111,10 @@ def require_memory(parts: Parts, emit: Emit) -> Parts:
 
 
 @contextmanager
-def naming_settings(parts: Parts, *, has_moments: bool) -> Iterator[None]:
-    """Turn a lack of memory in the block into an error that names the settings to change."""
+def naming_settings(parts: Parts, run: RunDirectory, *, has_moments: bool) -> Iterator[None]:
+    """Turn a lack of memory in the steps of a run into an error that names settings to change."""
     held = held_bytes(parts.device) - (tensor_bytes(parts)[2] if has_moments else 0)
-    room = room_bytes(parts.device, parts.world.size)
+    room = Room.of(parts.device, parts.world.size).total
     try:
         yield
         return
@@ -108,7 +125,7 @@ def naming_settings(parts: Parts, *, has_moments: bool) -> Iterator[None]:
     # Outside the handler, which would keep the tensors of the failed pass.
     try:
         memory = training_memory(parts, parts.world.size, held)
-        hint = settings_text(savings(parts, memory, room))
+        hint = _to_continue(run, savings(parts, memory, min(room, memory.peak)))
     except (MemoryError, RuntimeError):
         hint = _FALLBACK
     raise OutOfMemoryError(
@@ -116,26 +133,58 @@ def naming_settings(parts: Parts, *, has_moments: bool) -> Iterator[None]:
     ) from failure
 
 
+def _to_continue(run: RunDirectory, found: list[Saving]) -> str:
+    """Return the settings as a hint, with the command that continues the run with one of them."""
+    enough = [one for one in found if one.is_enough]
+    named = enough or found
+    own = [one for one in named if not one.is_settled]
+    settled = [one for one in named if one.is_settled]
+    hints = []
+    if own:
+        options = " ".join(one.option for one in (own[:1] if enough else own))
+        hints.append(f"{_set(own)}: convo resume {typeable(run.path)} {options}")
+    if settled:
+        hints.append(f"in a new run, {_set(settled)}{' too' if own and not enough else ''}")
+    return "; ".join(hints) or _NO_SETTING
+
+
 def settings_text(found: list[Saving]) -> str:
     """Return the settings as a hint."""
     if not found:
-        return "use a smaller model or a device with more memory"
-    *others, last = map(str, found)
-    return f"set {', '.join(others)} or {last}" if others else f"set {last}"
+        return _NO_SETTING
+    rest = [str(one) for one in found if not one.is_enough]
+    enough = [one for one in found if one.is_enough]
+    if enough and rest:
+        return f"{_set(enough)} (not enough alone: {', '.join(rest)})"
+    return _set(found)
+
+
+def _set(settings: list[Saving]) -> str:
+    """Return an imperative, with "and" between settings that are only together enough."""
+    *others, last = map(str, settings)
+    word = "or" if settings[0].is_enough else "and"
+    return f"set {', '.join(others)} {word} {last}" if others else f"set {last}"
 
 
 def savings(parts: Parts, memory: RunMemory, room: int) -> list[Saving]:
-    """Return the settings that save most, each with a value that makes the run fit if one does."""
+    """Return the settings that save most, those that are enough first.
+
+    Each has a value with which the run fits if there is one.
+    """
     batch, _ = longest_of_training(parts, parts.world.size)
-    least = max(1, round(_LEAST_SHARE * (memory.peak - memory.program)))
-    found = [one for one in _possible(parts, memory, batch, room) if one.saved_bytes >= least]
-    return sorted(found, key=lambda one: -one.saved_bytes)[:_NUM_NAMED]
+    whole = memory.peak - memory.program
+    missing = memory.peak - room + round(_MARGIN * whole)
+    found = [
+        replace(one, is_enough=one.saved_bytes >= missing)
+        for one in _possible(parts, memory, batch, missing)
+        if one.saved_bytes >= max(1, round(_LEAST_SHARE * whole))
+    ]
+    return sorted(found, key=lambda one: (not one.is_enough, -one.saved_bytes))[:_NUM_NAMED]
 
 
-def _possible(parts: Parts, memory: RunMemory, batch: Batch, room: int) -> Iterator[Saving]:
+def _possible(parts: Parts, memory: RunMemory, batch: Batch, missing: int) -> Iterator[Saving]:
     training, origin = parts.config.training, parts.config.model.origin
     _, gradients, _ = tensor_bytes(parts)
-    missing = memory.peak - room
     if (count := batch.num_examples) > 1:
         # The second micro-batch finds the gradients of the first.
         others = gradients - memory.gradients
@@ -187,6 +236,6 @@ def _first_enough(start: int, least: int, saved: Callable[[int], int], missing: 
     value = start
     while value > least:
         value = max(least, value // 2)
-        if saved(value) >= missing > 0:
+        if saved(value) >= missing:
             break
     return value

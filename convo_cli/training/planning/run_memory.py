@@ -18,10 +18,10 @@ from convo_cli.model.batches.loss import Batch, LossOf
 from convo_cli.model.create import num_embeddings
 from convo_cli.model.device import autocast_for
 from convo_cli.model.memory.batch_trial import release
-from convo_cli.model.memory.free import free_bytes
+from convo_cli.model.memory.free import free_bytes, limit_bytes
 from convo_cli.model.memory.live_tensors import LivePeak, live_peak
 from convo_cli.model.usage import process_memory
-from convo_cli.training.planning.longest_batch import longest_of_training
+from convo_cli.training.planning.longest_batch import longest_of_evaluation, longest_of_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -185,6 +185,25 @@ def held_bytes(device: torch.device) -> int:
     return process_memory()[0]
 
 
-def room_bytes(device: torch.device, num_processes: int = 1) -> int:
-    """Return the bytes that each of so many processes may hold in all, free ones and its own."""
-    return held_bytes(device) + free_bytes(device, num_processes)
+@dataclass(frozen=True)
+class Room:
+    """Memory of a device for one of the processes on it, in bytes."""
+
+    held: int
+    """What the process holds."""
+    free: int
+    """What it can still allocate."""
+    limit: int
+    """The most that it could ever have, if no other program used any."""
+
+    @property
+    def total(self) -> int:
+        """Return what the process may hold in all."""
+        return self.held + self.free
+
+    @classmethod
+    def of(cls, device: torch.device, num_processes: int = 1) -> Room:
+        """Measure it; on a CPU, ``num_processes`` share the machine."""
+        sharing = num_processes if device.type == "cpu" else 1
+        free = free_bytes(device, num_processes)
+        return cls(held_bytes(device), free, limit_bytes(device) // sharing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,20 +16,22 @@ from convo_cli.errors import OutOfMemoryError
 from convo_cli.events import Notice
 from convo_cli.model.batches.attention import use_packed_attention
 from convo_cli.model.batches.batching import Batching
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import Example
-from convo_cli.training.planning import memory_advice
 from convo_cli.training.planning.memory_advice import (
+    Saving,
     naming_settings,
     require_memory,
     savings,
     settings_text,
 )
-from convo_cli.training.planning.run_memory import training_memory
+from convo_cli.training.planning.run_memory import Room, training_memory
 from convo_cli.world import World
 from tests.stores import laid_out
 
+RUN = RunDirectory(Path("runs/a"))
 LENGTHS = np.array([200, 300, 400, 100] * 4)
 
 
@@ -119,15 +123,22 @@ def test_the_saving_of_checkpointing_is_not_more_than_the_activations(model):
         assert 0 < found["training.gradient_checkpointing"].saved_bytes < memory.activations
 
 
-def test_a_run_that_fits_costs_no_estimate(model, monkeypatch):
-    monkeypatch.setattr(memory_advice, "training_memory", None)
-    require_memory(parts_of(model), emit=None)
+def cpu_seconds(parts, room):
+    before = time.process_time()
+    require_memory(parts, lambda event: None, room)
+    return time.process_time() - before
 
 
-def test_a_run_that_may_not_fit_gets_a_warning(model, monkeypatch):
+def test_a_run_that_fits_costs_no_estimate(model):
+    parts = parts_of(model)
+    scarce, plenty = (Room(held=0, free=free, limit=2**40) for free in (2**20, 2**40))
+    tight, fitting = (min(cpu_seconds(parts, room) for _ in range(3)) for room in (scarce, plenty))
+    assert fitting < tight / 4
+
+
+def test_a_run_that_may_not_fit_gets_a_warning(model):
     events = []
-    monkeypatch.setattr(memory_advice, "room_bytes", lambda device, size: 2**20)
-    require_memory(parts_of(model), events.append)
+    require_memory(parts_of(model), events.append, Room(held=0, free=2**20, limit=2**40))
     (notice,) = events
     assert isinstance(notice, Notice)
     assert notice.is_warning
@@ -135,29 +146,45 @@ def test_a_run_that_may_not_fit_gets_a_warning(model, monkeypatch):
     assert "training.micro_batch_size: 1 (saves" in notice.message
 
 
-def test_a_run_that_cannot_fit_is_refused(model, monkeypatch):
-    monkeypatch.setattr(memory_advice, "limit_bytes", lambda device: 2**20)
+def test_a_run_that_cannot_fit_is_refused(model):
+    events = []
     with pytest.raises(
         OutOfMemoryError, match=r"AdamW's moments need .* cpu has only 1.0 MiB"
     ) as caught:
-        require_memory(parts_of(model), emit=None)
+        require_memory(parts_of(model), events.append, Room(held=0, free=2**40, limit=2**20))
     assert "(saves" in caught.value.hint
+    assert events == []
+
+
+def test_settings_that_are_not_enough_alone_are_told_apart():
+    enough, other, less = (
+        Saving(f"training.{key}", 1, saved, is_enough)
+        for key, saved, is_enough in (("a", 2**31, True), ("b", 2**30, True), ("c", 2**20, False))
+    )
+    first, second = "training.a: 1 (saves 2.0 GiB)", "training.b: 1 (saves 1.0 GiB)"
+    third = "training.c: 1 (saves 1.0 MiB)"
+    assert settings_text([enough, other]) == f"set {first} or {second}"
+    assert settings_text([enough, less]) == f"set {first} (not enough alone: {third})"
+    assert settings_text([less, less]) == f"set {third} and {third}"
 
 
 def test_an_allocation_that_fails_names_the_settings(model):
     parts = parts_of(model)
     with (
         pytest.raises(OutOfMemoryError, match="not enough memory") as caught,
-        naming_settings(parts, has_moments=False),
+        naming_settings(parts, RUN, has_moments=False),
     ):
         torch.empty(2**60)
-    assert caught.value.hint.count("(saves") == 3
+    hint = caught.value.hint
+    assert hint.count("(saves") == 3
+    assert ": convo resume runs/a --set training." in hint
+    assert "in a new run, set " in hint
     assert caught.value.hint.endswith("everything saved so far is intact")
 
 
 def test_any_other_error_passes(model):
     with (
         pytest.raises(RuntimeError, match="a bug"),
-        naming_settings(parts_of(model), has_moments=False),
+        naming_settings(parts_of(model), RUN, has_moments=False),
     ):
         raise RuntimeError("a bug")
