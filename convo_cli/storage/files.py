@@ -32,6 +32,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors that mean that there is no file at a path."""
 MAX_READ_BYTES = 2**26
 """Largest text file that is read at once, 64 MiB; most of convo's own have a few thousand bytes."""
+_BLOCK_BYTES = 2**20
 
 
 class UnsafeFileError(OSError):
@@ -128,11 +129,14 @@ def only_regular(
 
 def read_file(path: Path, limit: int = MAX_READ_BYTES) -> bytes:
     """Read a regular file that is not a link; UnsafeFileError if it exceeds ``limit`` bytes."""
+    blocks, left = list[bytes](), limit + 1
     with open(path, "rb", opener=only_regular) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        while block := file.read(min(left, _BLOCK_BYTES)):  # allocated before it is read
+            blocks.append(block)
+            left -= len(block)
+    if left <= 0:
         raise _too_large(path, f"larger than {limit:,} bytes")
-    return content
+    return b"".join(blocks)
 
 
 def read_lines(file: BinaryIO, limit: int = MAX_READ_BYTES) -> Iterator[bytes]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 
 import pytest
 
 from convo_cli.storage.files import (
+    MAX_READ_BYTES,
     UnsafeFileError,
     copy_file,
     only_regular,
@@ -93,6 +95,17 @@ def test_no_more_is_read_than_may_be(tmp_path):
         pytest.raises(UnsafeFileError, match="a line of more than 5 bytes"),
     ):
         list(read_lines(file, 5))
+
+
+def test_a_small_file_takes_no_more_memory_than_a_block(tmp_path):
+    path = tmp_path / "small"
+    path.write_bytes(b"x")
+    tracemalloc.start()
+    try:
+        assert read_file(path) == b"x"
+        assert tracemalloc.get_traced_memory()[1] < MAX_READ_BYTES / 16
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_without_end_is_left_after_the_limit(tmp_path):
