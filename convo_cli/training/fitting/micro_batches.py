@@ -159,6 +159,8 @@ class _Search:
         if found.size >= self._worst.largest:
             return Notice(f"{chosen} ({needed}; {room})")
         more = "do not fit" if found.larger is None else f"need {shown.size(found.larger)}"
+        if found.larger is not None and found.larger <= found.room:
+            more += ", which leaves too little in reserve"
         return Notice(f"{chosen} ({needed}; {room}; twice as many {more})")
 
 
