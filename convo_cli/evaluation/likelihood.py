@@ -87,7 +87,7 @@ def nll_by_groupings(
     """Sum the nll of all targets by group, each target once, in one pass over the store.
 
     Each grouping comes with its number of groups, and all are summed in the same pass. The model is
-    left in evaluation mode. A batch that does not fit into memory is taken in halves. The processes
+    left in evaluation mode. A batch that does not fit in memory is split into halves. The processes
     of a world take turns at the batches, and ``on_batch`` counts those of a whole round. Their sums
     are added in the order of ranks.
     """
@@ -96,7 +96,7 @@ def nll_by_groupings(
     kinds = sorted(target_kinds)
     sums = [GroupedNll(np.zeros(num), np.zeros(num, np.int64)) for _, num in groupings]
 
-    most = max_slots  # tokens of a batch that has not run out of memory
+    most = max_slots  # tokens of a batch; fewer once memory has run out
 
     def nll_of(examples: Sequence[Example]) -> NDArray[np.float64]:
         nonlocal most

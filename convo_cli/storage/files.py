@@ -131,7 +131,7 @@ def read_file(path: Path, limit: int = MAX_READ_BYTES) -> bytes:
     """Read a regular file that is not a link; UnsafeFileError if it exceeds ``limit`` bytes."""
     blocks, left = list[bytes](), limit + 1
     with open(path, "rb", opener=only_regular) as file:
-        while block := file.read(min(left, _BLOCK_BYTES)):  # allocated before it is read
+        while block := file.read(min(left, _BLOCK_BYTES)):  # read() allocates its whole size first
             blocks.append(block)
             left -= len(block)
     if left <= 0:

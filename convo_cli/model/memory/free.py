@@ -61,7 +61,7 @@ def limit_bytes(device: torch.device) -> int:
 def require_room(num_bytes: int, what: str, hint: str) -> None:
     """Raise OutOfMemoryError if this process cannot hold so many bytes of weights in main memory.
 
-    Before they are allocated: the system would end the process, or another one.
+    It is called before they are allocated, because the system would end this process or another.
     """
     seat, cpu = seat_in(), torch.device("cpu")
     sharing = 1 if seat is None else seat.local_size
@@ -69,8 +69,8 @@ def require_room(num_bytes: int, what: str, hint: str) -> None:
     most = min(limit_bytes(cpu), free_bytes(cpu) + swap) // sharing
     if num_bytes > most:
         raise OutOfMemoryError(
-            f"not enough memory: {what} needs {shown.size(num_bytes)} for its weights in fp32, and "
-            f"{shown.size(most)} are free",
+            f"not enough memory: {what} needs {shown.size(num_bytes)} for its weights in fp32, but "
+            f"only {shown.size(most)} are free",
             hint=hint,
         )
 

@@ -38,7 +38,7 @@ _NUM_NAMED = 3  # settings in a hint
 _LEAST_SHARE = 0.01
 """Share of the peak without the program that a setting must save to be named."""
 _MARGIN = 0.1
-"""Share of the same that a setting must save beyond what is missing, for the estimate's error."""
+"""Share of the same that a setting must save beyond what is missing, as estimates have errors."""
 _LEAST_LENGTH = 64
 """Lowest dialogue.max_length that is proposed, in tokens."""
 _RANK = 16  # model.lora.rank that is proposed
@@ -70,8 +70,8 @@ class Saving:
         return f"--set {self.key}={self._value}"
 
     @property
-    def is_settled(self) -> bool:
-        """Return whether only a new run can change it."""
+    def is_fixed(self) -> bool:
+        """Return whether a resume cannot change it."""
         return self.key.startswith(("model.", "dialogue."))
 
     @property
@@ -82,7 +82,7 @@ class Saving:
 def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
     """Return the parts; warn if the run does not fit by the estimate.
 
-    ``room`` is by default what there is now. Raises OutOfMemoryError if the run cannot fit. Costs
+    ``room`` is measured by default. Raises OutOfMemoryError if the run cannot fit. Costs
     milliseconds, unless memory is scarce.
     """
     room = room or Room.of(parts.device, parts.world.size)
@@ -137,14 +137,14 @@ def _to_continue(run: RunDirectory, found: list[Saving]) -> str:
     """Return the settings as a hint, with the command that continues the run with one of them."""
     enough = [one for one in found if one.is_enough]
     named = enough or found
-    own = [one for one in named if not one.is_settled]
-    settled = [one for one in named if one.is_settled]
+    free = [one for one in named if not one.is_fixed]
+    fixed = [one for one in named if one.is_fixed]
     hints = []
-    if own:
-        options = " ".join(one.option for one in (own[:1] if enough else own))
-        hints.append(f"{_set(own)}: convo resume {typeable(run.path)} {options}")
-    if settled:
-        hints.append(f"in a new run, {_set(settled)}{' too' if own and not enough else ''}")
+    if free:
+        options = " ".join(one.option for one in (free[:1] if enough else free))
+        hints.append(f"{_set(free)}: convo resume {typeable(run.path)} {options}")
+    if fixed:
+        hints.append(f"in a new run, {_set(fixed)}{' too' if free and not enough else ''}")
     return "; ".join(hints) or _NO_SETTING
 
 
@@ -160,7 +160,7 @@ def settings_text(found: list[Saving]) -> str:
 
 
 def _set(settings: list[Saving]) -> str:
-    """Return an imperative, with "and" between settings that are only together enough."""
+    """Return "set A or B", or "set A and B" if they are enough only together."""
     *others, last = map(str, settings)
     word = "or" if settings[0].is_enough else "and"
     return f"set {', '.join(others)} {word} {last}" if others else f"set {last}"

@@ -66,8 +66,8 @@ class RunMemory:
 def training_memory(parts: Parts, num_processes: int = 1, held: int | None = None) -> RunMemory:
     """Return the memory of the process that holds the longest micro-batch, without evaluations.
 
-    They take smaller batches if theirs do not fit. ``held`` is what the process holds before its
-    first step; by default, what it holds now.
+    An evaluation takes smaller batches if memory runs out, so it does not count. ``held`` is what
+    the process holds before its first step; by default, what it holds now.
     """
     batch, is_later = longest_of_training(parts, num_processes)
     peak = training_peak(parts, batch, has_gradients=is_later)
