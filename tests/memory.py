@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import psutil
 
+from tests.commands import Result
 from tests.forks import start_fork
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
-def with_peak(call: Callable[[], Result]) -> tuple[Result, int]:
+def with_peak(call: Callable[[], Value]) -> tuple[Value, int]:
     """Return the result of a call, and the most bytes that were allocated at once during it."""
     tracemalloc.start()
     try:
@@ -24,12 +25,12 @@ def with_peak(call: Callable[[], Result]) -> tuple[Result, int]:
         tracemalloc.stop()
 
 
-def run_limited(folder: Path, *arguments: object, limit: int | None = None) -> tuple[int, str]:
-    """Run a command that can allocate ``limit`` MiB more than it has; return code and stderr."""
+def run_limited(folder: Path, *arguments: object, limit: int | None = None) -> Result:
+    """Run a command that can allocate ``limit`` MiB more than it has."""
     process = start_fork(folder, *arguments)
     if limit is not None:
         used = psutil.Process(process.pid).memory_info().data
         size = used + (limit << 20)
         resource.prlimit(process.pid, resource.RLIMIT_DATA, (size, size))
-    _, err = process.communicate(timeout=300)
-    return process.returncode, err.decode()
+    out, err = process.communicate(timeout=300)
+    return Result(process.returncode, out.decode(), err.decode())

@@ -42,7 +42,7 @@ from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
-from convo_cli.training.fitting.micro_batches import with_micro_batch_size
+from convo_cli.training.fitting.micro_batches import FittedPass, with_micro_batch_size
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.planning.memory_advice import require_memory
@@ -78,6 +78,8 @@ class Parts:
     order: Order
     """The examples that each step is trained on."""
     max_steps: int
+    fitted: FittedPass | None = None
+    """The pass that training.micro_batch_size: auto found to fit."""
     world: World = field(default_factory=World)
 
 
@@ -146,13 +148,9 @@ def build_from(checkpoint: Path, info: RunInfo, inputs: Inputs) -> tuple[Parts, 
     origin = inputs.config.model.origin
     base = origin if isinstance(origin, PretrainedModel) else None
     model = load_checkpoint_model(checkpoint, base)
-    progress = read_state(checkpoint).progress
-    parts = _assemble(
-        inputs,
-        _Beginning(
-            encoder, read_spiece(checkpoint, str(checkpoint)), data, model, machine, progress, info
-        ),
-    )
+    spiece, progress = read_spiece(checkpoint, str(checkpoint)), read_state(checkpoint).progress
+    beginning = _Beginning(encoder, spiece, data, model, machine, progress, info)
+    parts = _assemble(inputs, beginning)
     if parts.execution.sharding == "full":  # before the moments take memory
         shard_model(parts.model, parts.world)
     state = _new_state(parts)

@@ -35,15 +35,15 @@ _SETTINGS = {
 
 def train(folder: Path, name: str, *settings: str, limit: int | None = None) -> tuple[Path, str]:
     overrides = [word for setting in (f"name={name}", *settings) for word in ("--set", setting)]
-    code, err = run_limited(folder, "train", "config.yaml", *overrides, limit=limit)
-    assert code == 0, err
-    return folder / "runs" / name, err
+    result = run_limited(folder, "train", "config.yaml", *overrides, limit=limit)
+    assert result.code == 0, result.err
+    return folder / "runs" / name, result.err
 
 
 def resume(run: Path, *arguments: str, limit: int | None = None) -> str:
-    code, err = run_limited(run.parent.parent, "resume", str(run), *arguments, limit=limit)
-    assert code == 0, err
-    return err
+    result = run_limited(run.parent.parent, "resume", str(run), *arguments, limit=limit)
+    assert result.code == 0, result.err
+    return result.err
 
 
 def size_of(run: Path) -> int | None:
@@ -85,6 +85,7 @@ def test_a_limit_chooses_a_smaller_size_and_the_losses_are_the_same_to_rounding(
     (whole, _), (part, err) = free, limited
     assert size_of(whole) == BATCH
     assert 1 < size_of(part) < BATCH
+    assert "may run out of memory" not in err
     assert f"micro-batches: {size_of(part)} examples (a pass needs up to " in err
     assert losses(part) == pytest.approx(losses(whole), rel=1e-5)
 
@@ -93,9 +94,9 @@ def test_a_limit_chooses_a_smaller_size_and_the_losses_are_the_same_to_rounding(
 def test_without_auto_the_limit_ends_the_run(folder, free):
     settings = ("name=whole", "training.micro_batch_size=null")
     words = [word for setting in settings for word in ("--set", setting)]
-    code, err = run_limited(folder, "train", "config.yaml", *words, limit=LIMIT)
-    assert code == 2
-    assert "error: not enough memory" in err
+    result = run_limited(folder, "train", "config.yaml", *words, limit=LIMIT)
+    assert result.code == 2
+    assert "error: not enough memory" in result.err
 
 
 @pytest.mark.slow
@@ -136,6 +137,20 @@ def test_a_resume_with_less_memory_picks_a_new_number_and_reports_it(folder, fre
 def test_verify_takes_the_stored_number(limited):
     err = resume(limited[0], "--verify")
     assert "micro-batch" not in err.replace("measuring the memory of a micro-batch", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saves_memory", ["false", "true"])
+@pytest.mark.parametrize("limit", [150, 250, 400])
+def test_the_estimate_agrees_with_the_choice(folder, saves_memory, limit):
+    settings = (f"name=plan-{limit}", f"training.gradient_checkpointing={saves_memory}")
+    words = [word for setting in settings for word in ("--set", setting)]
+    result = run_limited(folder, "train", "config.yaml", "--dry-run", *words, limit=limit)
+    assert result.code == 0
+    assert "micro-batches: " in result.err
+    assert "may not fit" not in result.err
+    assert "may run out of memory" not in result.err
+    assert "than is free" not in result.out
 
 
 def test_a_dry_run_shows_the_number(folder, free):

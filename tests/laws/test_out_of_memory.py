@@ -25,11 +25,11 @@ _LIMIT = 240
 @pytest.mark.slow
 def test_each_setting_that_the_message_names_lets_the_run_go_on(tmp_path):
     (tmp_path / "config.yaml").write_text(dump_config(tiny_run(tmp_path, **_SETTINGS)))
-    code, err = run_limited(tmp_path, "train", "config.yaml", "--set", "name=a", limit=_LIMIT)
-    assert code == 2
-    assert "error: not enough memory (" in err
+    result = run_limited(tmp_path, "train", "config.yaml", "--set", "name=a", limit=_LIMIT)
+    assert result.code == 2
+    assert "error: not enough memory (" in result.err
     assert RunDirectory(tmp_path / "runs/a").checkpoint(0).is_dir()
-    hint = err.rpartition("hint: ")[2]
+    hint = result.err.rpartition("hint: ")[2]
     assert hint.endswith("; everything saved so far is intact\n")
     found = re.findall(r"(\S+): (\S+) \(saves", hint)
     assert "training.micro_batch_size" in dict(found)
@@ -37,9 +37,9 @@ def test_each_setting_that_the_message_names_lets_the_run_go_on(tmp_path):
         is_own = key.startswith("training.")
         words = ["resume", "runs/a"] if is_own else ["train", "config.yaml"]
         words += ["--set", f"{key}={value}", "--set", f"name=b{number}"]
-        code, err = run_limited(tmp_path, *words, limit=_LIMIT)
-        assert code == 0, (words, err)
+        result = run_limited(tmp_path, *words, limit=_LIMIT)
+        assert result.code == 0, (words, result.err)
     named = re.search(r": convo (resume .*?);", hint)
     assert named is not None
-    code, err = run_limited(tmp_path, *shlex.split(named[1]), limit=_LIMIT)
-    assert code == 0, err
+    result = run_limited(tmp_path, *shlex.split(named[1]), limit=_LIMIT)
+    assert result.code == 0, result.err

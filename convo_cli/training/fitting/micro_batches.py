@@ -19,7 +19,7 @@ from convo_cli.runs.provenance.run_info import RunInfo
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from convo_cli.training.fitting.largest_size import Measurements, Size, largest_that_fits
 from convo_cli.training.fitting.worst_pass import WorstPasses
-from convo_cli.training.planning.run_memory import loss_of
+from convo_cli.training.planning.run_memory import LATER, held_bytes, loss_of
 from convo_cli.wording import counted
 from convo_cli.world import seat_in
 
@@ -33,11 +33,24 @@ They are for what a process loads later, for unused memory between blocks in use
 the prediction.
 """
 _KEPT_SHARE = 0.95
-"""A stored number is kept if it leaves 5 %, so that it does not change with each resume."""
+"""A stored number is kept if it leaves 5 %, beside the libraries that a run imports later.
+
+So it does not change with each resume.
+"""
 _QUICK = 1e12
 """Most operations of a pass that takes a CPU a few seconds."""
 _COPIES = 3
 """Numbers per trained weight that do not exist yet: its gradient and AdamW's two moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPass:
+    """The worst pass of a run, which fits in memory."""
+
+    needed: int
+    """Bytes of activations, logits and gradients."""
+    room: int
+    """Bytes that the process could hold in all before passes left unused memory in it."""
 
 
 def with_micro_batch_size(parts: Parts, info: RunInfo | None, emit: Emit) -> Parts:
@@ -47,13 +60,13 @@ def with_micro_batch_size(parts: Parts, info: RunInfo | None, emit: Emit) -> Par
     and moments exist and before the model is sharded.
     """
     training = parts.config.training
-    size = training.micro_batch_size
+    size, fitted = training.micro_batch_size, None
     if size == "auto":
         begin("measuring the memory of a micro-batch", emit)
         is_same = info is not None and _settings(info.config.training) == _settings(training)
-        size = _Search(parts).agree(info if is_same else None, emit)
+        size, fitted = _Search(parts).agree(info if is_same else None, emit)
     execution = parts.execution.model_copy(update={"micro_batch_size": size})
-    return replace(parts, execution=execution)
+    return replace(parts, execution=execution, fitted=fitted)
 
 
 def _settings(training: TrainingConfig) -> tuple[object, ...]:
@@ -72,6 +85,11 @@ class _Found:
     room: int
     """Bytes that are free for passes."""
 
+    @property
+    def fits(self) -> bool:
+        """Return whether its worst pass fits."""
+        return self.needed is not None and self.needed <= self.room
+
 
 class _Search:
     """The search for the largest size whose worst pass fits beside gradients and moments.
@@ -86,13 +104,15 @@ class _Search:
         self._known = Measurements(self._measure)
         seat = seat_in()
         free = free_bytes(parts.device, 1 if seat is None else seat.local_size)
+        self._most = held_bytes(parts.device) + free
         self._room = free - _bytes_to_come(parts)
         self._num_weights = sum(weight.numel() for weight in parts.model.parameters())
 
-    def agree(self, info: RunInfo | None, emit: Emit) -> int | None:
+    def agree(self, info: RunInfo | None, emit: Emit) -> tuple[int | None, FittedPass | None]:
         """Return the smallest size that any process found; None: all examples of the step.
 
-        ``info`` has an earlier choice; None: there is none. A new choice emits notices.
+        The second value is its worst pass; None if it does not fit. ``info`` has an earlier choice;
+        None: there is none. A new choice emits notices.
         """
         self._world.meet()  # passes of other processes take memory
         whole, stored = self._worst.largest, None
@@ -108,7 +128,10 @@ class _Search:
                 emit(Notice(f"micro-batch size: chosen again, because {why}"))
             emit(self._notice(found))
         is_whole = found.size == whole and self._parts.order.phases[-1].unit == "tokens"
-        return None if is_whole else found.size
+        size = None if is_whole else found.size
+        if found.needed is None or not found.fits:
+            return size, None
+        return size, FittedPass(found.needed, self._most)
 
     def _find(self, stored: int | None) -> _Found:
         sizes = [self._size(size) for size in self._worst.sizes()]
@@ -122,7 +145,7 @@ class _Search:
         return _Found(fit.size, fit.needed, fit.larger, self._room)
 
     def _fits(self, needed: int) -> bool:
-        return needed <= _KEPT_SHARE * self._room
+        return needed + LATER <= _KEPT_SHARE * self._room
 
     def _fits_well(self, needed: int) -> bool:
         return needed + _RESERVE <= _SHARE * self._room
@@ -151,7 +174,7 @@ class _Search:
     def _notice(self, found: _Found) -> Notice:
         chosen = f"micro-batches: {self._in_words(found.size)}"
         room = f"{shown.size(max(0, found.room))} are free beside gradients and AdamW's moments"
-        if found.needed is None or found.needed > found.room:
+        if found.needed is None or not found.fits:
             why = "" if found.needed is None else f" (it needs {shown.size(found.needed)}; {room})"
             message = f"{chosen}, and the longest one may not fit in memory{why}"
             return Notice(message, is_warning=True)

@@ -26,6 +26,7 @@ from convo_cli.training.planning.run_memory import (
     activations_in_memory,
     held_bytes,
     most_activations,
+    room_of,
     tensor_bytes,
     training_memory,
     training_peak,
@@ -85,7 +86,7 @@ def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
     ``room`` is measured by default. Raises OutOfMemoryError if the run cannot fit. Costs
     milliseconds, unless memory is scarce.
     """
-    room = room or Room.of(parts.device, parts.world.size)
+    room = room or room_of(parts, parts.world.size)
     _, gradients, moments = tensor_bytes(parts)
     # A step needs the trained weights and all that AdamW keeps of them, whatever its batches are.
     needed = 2 * gradients + moments

@@ -21,15 +21,15 @@ from convo_cli.training.planning.longest_batch import (
 )
 from convo_cli.training.planning.memory_advice import Saving, savings
 from convo_cli.training.planning.run_memory import (
-    Room,
     RunMemory,
     evaluation_memory,
     held_bytes,
     higher_peak,
     loss_of,
-    memory_at,
+    room_of,
     training_memory,
     training_peak,
+    with_activations,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
     """Estimate memory and time of a run; weights and random state stay as they are."""
     loaded = _peak_so_far(parts.device)
     training = training_memory(parts, num_processes)
-    room = Room.of(parts.device, num_processes).total
+    room = room_of(parts, num_processes).total
     count, nll_sum = FlopCounter(parts.model), loss_of(parts)
     examples = proof_examples(parts.data.train, (ASSISTANT_TARGET, USER_TARGET))
     short = parts.batching.batch(examples, (ASSISTANT_TARGET, USER_TARGET))
@@ -106,7 +106,7 @@ def _measured(parts: Parts, batch: Batch, trial: Trial, held: int, *, is_later: 
     activations = max(0, above + peak.activations - alone.activations)
     if parts.device.type == "cpu":
         activations = round(_GROWTH * activations)
-    return memory_at(parts, replace(peak, activations=activations), held)
+    return with_activations(parts, peak, activations, held)
 
 
 def _peak_so_far(device: torch.device) -> int:

@@ -35,7 +35,7 @@ glibc keeps freed memory between tensors that still exist. Recomputing frees as 
 saves. Measured with 6x384 and SmolLM2-135M: 0.15 to 0.3, with gradient checkpointing 0.25 to 0.6.
 """
 _MOST_PER_UNIT = 60  # fp32 numbers for each layer, token and unit of width: a bound
-_LATER = 50 * 2**20
+LATER = 50 * 2**20
 """Bytes of libraries that a run imports after its start, on a CPU: plots, logs and metrics."""
 
 
@@ -74,6 +74,18 @@ def training_memory(parts: Parts, num_processes: int = 1, held: int | None = Non
     activations = activations_in_memory(
         parts, batch, peak, saves_memory=parts.config.training.gradient_checkpointing
     )
+    return with_activations(parts, peak, activations, held)
+
+
+def with_activations(
+    parts: Parts, peak: LivePeak, activations: int, held: int | None = None
+) -> RunMemory:
+    """Return the memory of a micro-batch whose activations take so many bytes.
+
+    They are at most what auto measured for the worst pass: a size that fits there fits here.
+    """
+    if parts.fitted is not None:
+        activations = max(0, min(activations, parts.fitted.needed - peak.logits))
     return memory_at(parts, replace(peak, activations=activations), held)
 
 
@@ -97,7 +109,7 @@ def memory_at(parts: Parts, peak: LivePeak, held: int | None = None) -> RunMemor
     if held is None:
         release(parts.device)  # so that freed memory, which is reused, does not count
         held = held_bytes(parts.device)
-    libraries = _LATER if parts.device.type == "cpu" else 0
+    libraries = LATER if parts.device.type == "cpu" else 0
     return RunMemory(
         program=max(0, held - model_bytes(parts.model)) + libraries,
         weights=weights,
@@ -207,3 +219,11 @@ class Room:
         sharing = num_processes if device.type == "cpu" else 1
         free = free_bytes(device, num_processes)
         return cls(held_bytes(device), free, limit_bytes(device) // sharing)
+
+
+def room_of(parts: Parts, num_processes: int = 1) -> Room:
+    """Return the memory for a run: with auto, what it was when auto chose a size that fits."""
+    room = Room.of(parts.device, num_processes)
+    if parts.fitted is None or num_processes != parts.world.size:
+        return room
+    return replace(room, free=max(room.free, parts.fitted.room - room.held))

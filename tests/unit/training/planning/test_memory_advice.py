@@ -46,7 +46,9 @@ def model():
     return model
 
 
-def parts_of(model, *, micro=None, checkpointing=False, origin=None, lora=None, most=400):
+def parts_of(
+    model, *, micro=None, checkpointing=False, origin=None, lora=None, most=400, bound=None
+):
     lengths = np.minimum(LENGTHS, most)
     store = laid_out(
         [Example(np.full(size, 3, np.int32), np.ones(size, np.uint8)) for size in lengths]
@@ -66,6 +68,7 @@ def parts_of(model, *, micro=None, checkpointing=False, origin=None, lora=None, 
         order=Order(lengths, 1, (Phase(first_step=0, first_example=0, batch=8, unit="examples"),)),
         max_steps=3,
         world=World(),
+        fitted=bound and SimpleNamespace(needed=bound, room=2**40),
     )
 
 
@@ -84,6 +87,11 @@ def test_three_settings_are_named_with_their_values_and_the_largest_saving_first
     assert text.startswith("set ")
     assert all(f"{one.key}: " in text for one in found)
     assert named(parts)["training.micro_batch_size"].value == 1
+
+
+def test_a_pass_that_auto_measured_bounds_the_estimate(model):
+    free, less = (training_memory(parts_of(model, bound=bound)) for bound in (None, 2**24))
+    assert less.activations + less.logits <= 2**24 < free.activations + free.logits
 
 
 def test_a_setting_at_its_end_is_not_named(model):
