@@ -74,8 +74,8 @@ def require_no_other_form(path: Path) -> None:
 
     A folder without such a form passes, and so does a file that is no model.
     """
-    if path.is_file():
-        if _is_gguf(path):
+    if not path.is_dir():
+        if path.is_file() and _is_gguf(path):
             raise _gguf(path, path)
         return
     if (path / ADAPTER_CONFIG).is_file():  # with peft installed, transformers would open it too

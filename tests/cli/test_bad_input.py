@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -515,6 +516,12 @@ CASES = {
         ["export", RUN, "runs", "--force"], 2, "runs: not an earlier export"
     ),
     # Chat.
+    "chat: a device file": Case(
+        f"chat {os.devnull}", 2, f"{os.devnull}: not a directory\nhint: give the path of a folder"
+    ),
+    "evaluate: a device file as the base": Case(
+        ["evaluate", RUN, "train.jsonl", "--base", os.devnull], 2, f"{os.devnull}: not a directory"
+    ),
     "chat: an unknown device": Case(
         ["chat", EXPORT, "--device", "gpu"], 2, "--device gpu: unknown"
     ),
