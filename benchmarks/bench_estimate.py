@@ -49,12 +49,19 @@ def main() -> None:
         "2x128": [*SCRATCH, *scratch(2, 128, 2)],
         "6x384": [*SCRATCH, *scratch(6, 384, 6)],
     }
+    few = ["training.max_steps=4", "evaluation.every_steps=4"]
+    small = [*few, "training.batch_size=32"]
+    cases |= {  # the factors of the estimate were not fitted to these
+        "4x256": [*small, *scratch(4, 256, 4)],
+        "4x256, padded": [*small, *scratch(4, 256, 4), "training.packing=off"],
+        "8x512, 4 examples": [*few, *scratch(8, 512, 8), "training.batch_size=4"],
+    }
     if arguments.pretrained:
         model = [*PRETRAINED, f"model.pretrained={arguments.pretrained.resolve()}"]
         name = arguments.pretrained.name
         cases |= {name: model, f"{name}, LoRA": [*model, "model.lora.rank=8"]}
     columns = ("", "recomputed", "estimate, MiB", "measured, MiB", "ratio", "basis", "step, s", "")
-    print("{:16}{:>11}{:>15}{:>15}{:>7}{:>10}{:>9}{:>9}".format(*columns))
+    print("{:18}{:>11}{:>15}{:>15}{:>7}{:>10}{:>9}{:>9}".format(*columns))
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, settings) in enumerate(cases.items()):
             for saves_memory in ("false", "true"):
@@ -84,7 +91,7 @@ def line(name: str, saves_memory: str, folder: Path, options: list[str]) -> str:
     ratio = memory["peak_bytes"] / peak
     estimated = memory["peak_bytes"] / 2**20
     return (
-        f"{name:16}{saves_memory:>11}{estimated:15,.0f}{peak / 2**20:15,.0f}{ratio:7.2f}"
+        f"{name:18}{saves_memory:>11}{estimated:15,.0f}{peak / 2**20:15,.0f}{ratio:7.2f}"
         f"{memory['basis']:>10}{seconds:9.2f}{measured:9.2f}"
     )
 
