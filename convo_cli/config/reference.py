@@ -157,7 +157,8 @@ def _limits(key: Key) -> str:
     """Return the range or choices, unless the documentation already states them."""
     if key.types & {"string", "array"} and "integer" not in key.types:
         return "" if all(choice in key.doc for choice in key.choices) else in_words(key.choices)
-    return key.limits
+    words = [choice for choice in key.choices if "integer" in key.types]
+    return " or ".join([*words, key.limits]) if key.limits else ""
 
 
 def _reference_row(key: Key) -> str:

@@ -75,7 +75,8 @@ def encode_files(
             num_read += len(chunk)
 
     done, num_encoded = 0, 0 if encoded is None else len(encoded.dialogues)
-    emit(Progress(stage, done, total, "dialogues"))
+    if not num_encoded:
+        emit(Progress(stage, done, total, "dialogues"))
     with inputs.read(data_set, omissions=omissions, opened=opened) as dialogues:
         stream = _checked(islice(dialogues, max_dialogues), encoder, emit)
         for chunk in chunks(islice(stream, num_encoded)):
@@ -86,7 +87,7 @@ def encode_files(
             problems = dict(zip(left_out, again, strict=True))
             _report(chunk, problems, part, config, encoder, found)
             done += len(chunk)
-            emit(Progress(stage, done, total, "dialogues"))
+            emit(Progress("reading what was encoded earlier", done, num_encoded, "dialogues"))
         if earlier or (num_workers := _num_workers(paths)) < 2:
             # Tokenizers release Python's lock: while a chunk is encoded, the next one is read and
             # the one before it stored.

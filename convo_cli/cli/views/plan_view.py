@@ -76,8 +76,9 @@ def as_record(plan: Plan) -> dict[str, Any]:
 
 def _estimates(plan: Plan) -> dict[str, Any]:
     """Return the estimates of memory and time for the `--json` object."""
-    estimate, memory = plan.estimate, plan.estimate.memory
-    seconds = estimate.seconds_per_step
+    if (estimate := plan.estimate) is None:
+        return {"memory": None, "seconds_per_step": None, "seconds": None}
+    memory, seconds = estimate.memory, estimate.seconds_per_step
     return {
         "memory": {
             "basis": "measured" if estimate.is_measured else "computed",
@@ -106,7 +107,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         show(console, f"{label:<{_LABEL_WIDTH}}{text}")
     if plan.free_bytes and plan.peak_bytes > plan.free_bytes:
         show(console, "warning: the checkpoints need more disk space than is free", "yellow")
-    if plan.estimate.memory.peak > plan.estimate.room:
+    if plan.estimate is not None and plan.estimate.memory.peak > plan.estimate.room:
         from convo_cli.training.planning.memory_advice import settings_text
 
         show(console, "warning: the run needs more memory than is free", "yellow")
@@ -148,7 +149,9 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _memory_and_time(plan: Plan) -> list[tuple[str, str]]:
-    estimate, memory = plan.estimate, plan.estimate.memory
+    if (estimate := plan.estimate) is None:
+        return [("memory", "not estimated, because the memory of this machine cannot be read")]
+    memory = estimate.memory
     how = "measured with one batch" if estimate.is_measured else "computed"
     each = " for each process" if plan.start.num_processes > 1 else ""
     parts = [
@@ -160,8 +163,14 @@ def _memory_and_time(plan: Plan) -> list[tuple[str, str]]:
     rows = [("memory", peak), ("", ", ".join(parts))]
     if (seconds := estimate.seconds_per_step) is not None:
         whole = duration(seconds * plan.start.max_steps)
-        rows.append(("time", f"{seconds:.2g} s a step, {whole} for all steps without evaluations"))
+        rows.append(
+            ("time", f"{_seconds(seconds)} a step, {whole} for all steps without evaluations")
+        )
     return rows
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def _plot(rates: Sequence[tuple[int, float]], width: int, *, is_unicode: bool) -> list[str]:

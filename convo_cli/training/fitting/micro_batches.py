@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convo_cli.config.schema import TrainingConfig
+from convo_cli.errors import UsageError
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.model.memory.batch_trial import try_batch
-from convo_cli.model.memory.free import free_bytes
+from convo_cli.model.nvml import measured
 from convo_cli.report import shown
 from convo_cli.runs.provenance.run_info import RunInfo
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from convo_cli.training.fitting.largest_size import Measurements, Size, largest_that_fits
 from convo_cli.training.fitting.worst_pass import WorstPasses
-from convo_cli.training.planning.run_memory import LATER, held_bytes, loss_of
+from convo_cli.training.planning.run_memory import LATER, Room, loss_of
 from convo_cli.wording import counted
 from convo_cli.world import seat_in
 
@@ -103,8 +104,13 @@ class _Search:
         self._worst = WorstPasses(lengths, parts.order, parts.batching, size)
         self._known = Measurements(self._measure)
         seat = seat_in()
-        free = free_bytes(parts.device, 1 if seat is None else seat.local_size)
-        self._most = held_bytes(parts.device) + free
+        room = measured(lambda: Room.of(parts.device, 1 if seat is None else seat.local_size))
+        if room is None:
+            raise UsageError(
+                "training.micro_batch_size is auto, but the free memory cannot be read here",
+                hint="set training.micro_batch_size to a number",
+            )
+        free, self._most = room.free, room.total
         self._room = free - _bytes_to_come(parts)
         self._num_weights = sum(weight.numel() for weight in parts.model.parameters())
 

@@ -7,7 +7,7 @@ only a warning, because the estimate may be wrong and another program may end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from convo_cli.config.schema import PretrainedModel, ScratchConfig
 from convo_cli.errors import OutOfMemoryError, first_line, is_out_of_memory, typeable
 from convo_cli.events import Emit, Notice
 from convo_cli.model.batches.loss import Batch
+from convo_cli.model.nvml import measured
 from convo_cli.report.shown import size
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.training.planning.longest_batch import longest_of_training
@@ -24,7 +25,6 @@ from convo_cli.training.planning.run_memory import (
     Room,
     RunMemory,
     activations_in_memory,
-    held_bytes,
     most_activations,
     room_of,
     tensor_bytes,
@@ -83,10 +83,12 @@ class Saving:
 def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
     """Return the parts; warn if the run does not fit by the estimate.
 
-    ``room`` is measured by default. Raises OutOfMemoryError if the run cannot fit. Costs
+    ``room`` is measured by default; if that fails, nothing is required. Raises OutOfMemoryError if the run cannot fit. Costs
     milliseconds, unless memory is scarce.
     """
-    room = room or room_of(parts, parts.world.size)
+    room = room or measured(lambda: room_of(parts, parts.world.size))
+    if room is None:
+        return parts
     _, gradients, moments = tensor_bytes(parts)
     # A step needs the trained weights and all that AdamW keeps of them, whatever its batches are.
     needed = 2 * gradients + moments
@@ -114,8 +116,8 @@ def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
 @contextmanager
 def naming_settings(parts: Parts, run: RunDirectory, *, has_moments: bool) -> Iterator[None]:
     """Turn a lack of memory in the steps of a run into an error that names settings to change."""
-    held = held_bytes(parts.device) - (tensor_bytes(parts)[2] if has_moments else 0)
-    room = Room.of(parts.device, parts.world.size).total
+    room = measured(lambda: Room.of(parts.device, parts.world.size))
+    moments = tensor_bytes(parts)[2] if has_moments else 0
     try:
         yield
         return
@@ -124,11 +126,11 @@ def naming_settings(parts: Parts, run: RunDirectory, *, has_moments: bool) -> It
             raise
         failure, message = error, first_line(error)
     # Outside the handler, which would keep the tensors of the failed pass.
-    try:
-        memory = training_memory(parts, parts.world.size, held)
-        hint = _to_continue(run, savings(parts, memory, min(room, memory.peak)))
-    except (MemoryError, RuntimeError):
-        hint = _FALLBACK
+    hint = _FALLBACK
+    with suppress(MemoryError, RuntimeError):
+        if room is not None:
+            memory = training_memory(parts, parts.world.size, room.held - moments)
+            hint = _to_continue(run, savings(parts, memory, min(room.total, memory.peak)))
     raise OutOfMemoryError(
         f"not enough memory ({message})", hint=f"{hint}; everything saved so far is intact"
     ) from failure

@@ -53,7 +53,7 @@ class Plan:
     """Free space where the run directory will be."""
     learning_rates: tuple[tuple[int, float], ...]
     """Steps, counted from 1, and their rates: the first, the peak, the last and some in between."""
-    estimate: RunEstimate
+    estimate: RunEstimate | None
     """Estimates of memory and time."""
 
     @property

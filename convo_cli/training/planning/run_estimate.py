@@ -12,6 +12,7 @@ from convo_cli.model.batches.batching import proof_examples
 from convo_cli.model.batches.loss import Batch
 from convo_cli.model.cost import FlopCounter
 from convo_cli.model.memory.batch_trial import Trial, release, try_batch
+from convo_cli.model.nvml import measured
 from convo_cli.model.usage import process_memory
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
 from convo_cli.training.planning.longest_batch import (
@@ -66,11 +67,16 @@ class RunEstimate:
     """Mean time of a step without evaluations and checkpoints; None if no batch could be run."""
 
 
-def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
-    """Estimate memory and time of a run; weights and random state stay as they are."""
-    loaded = _peak_so_far(parts.device)
+def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate | None:
+    """Estimate memory and time of a run; None if the memory of the machine cannot be read.
+
+    Weights and random state stay as they are.
+    """
+    known = measured(lambda: room_of(parts, num_processes))
+    if known is None:
+        return None
+    room, loaded = known.total, _peak_so_far(parts.device)
     training = training_memory(parts, num_processes)
-    room = room_of(parts, num_processes).total
     count, nll_sum = FlopCounter(parts.model), loss_of(parts)
     examples = proof_examples(parts.data.train, (ASSISTANT_TARGET, USER_TARGET))
     short = parts.batching.batch(examples, (ASSISTANT_TARGET, USER_TARGET))
@@ -81,10 +87,10 @@ def estimate_run(parts: Parts, num_processes: int = 1) -> RunEstimate:
     if trial is not None and count(longest) / count(short) * trial.seconds < _QUICK:
         release(parts.device)
         held = held_bytes(parts.device)
-        measured = try_batch(parts.model, nll_sum, longest)
-        if measured is not None:
-            batch, trial, is_measured = longest, measured, True
-            training = _measured(parts, longest, measured, held, is_later=is_later)
+        whole = try_batch(parts.model, nll_sum, longest)
+        if whole is not None:
+            batch, trial, is_measured = longest, whole, True
+            training = _measured(parts, longest, whole, held, is_later=is_later)
     scored = evaluation_memory(parts)
     fits = scored is not None and scored.peak <= room  # else its batches become smaller
     memory = higher_peak(training, scored) if fits else training
