@@ -163,14 +163,9 @@ def _memory_and_time(plan: Plan) -> list[tuple[str, str]]:
     rows = [("memory", peak), ("", ", ".join(parts))]
     if (seconds := estimate.seconds_per_step) is not None:
         whole = duration(seconds * plan.start.max_steps)
-        rows.append(
-            ("time", f"{_seconds(seconds)} a step, {whole} for all steps without evaluations")
-        )
+        a_step = f"{seconds:.2g}" if seconds < 10 else f"{seconds:,.0f}"
+        rows.append(("time", f"{a_step} s a step, {whole} for all steps without evaluations"))
     return rows
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def _plot(rates: Sequence[tuple[int, float]], width: int, *, is_unicode: bool) -> list[str]:

@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from convo_cli.errors import OutOfMemoryError
+from convo_cli.model.nvml import measured
 from convo_cli.report import shown
 from convo_cli.world import seat_in
 
@@ -63,16 +64,20 @@ def require_room(num_bytes: int, what: str, hint: str) -> None:
 
     It is called before they are allocated, because the system would end this process or another.
     """
-    seat, cpu = seat_in(), torch.device("cpu")
-    sharing = 1 if seat is None else seat.local_size
-    swap: int = psutil.swap_memory().free
-    most = min(limit_bytes(cpu), free_bytes(cpu) + swap) // sharing
-    if num_bytes > most:
+    seat = seat_in()
+    most = measured(lambda: _most_bytes() // (1 if seat is None else seat.local_size))
+    if most is not None and num_bytes > most:
         raise OutOfMemoryError(
             f"not enough memory: {what} needs {shown.size(num_bytes)} for its weights in fp32, but "
             f"only {shown.size(most)} are free",
             hint=hint,
         )
+
+
+def _most_bytes() -> int:
+    cpu = torch.device("cpu")
+    swap: int = psutil.swap_memory().free
+    return min(limit_bytes(cpu), free_bytes(cpu) + swap)
 
 
 def _machine() -> Bound:

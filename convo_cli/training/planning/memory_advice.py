@@ -83,8 +83,8 @@ class Saving:
 def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
     """Return the parts; warn if the run does not fit by the estimate.
 
-    ``room`` is measured by default; if that fails, nothing is required. Raises OutOfMemoryError if the run cannot fit. Costs
-    milliseconds, unless memory is scarce.
+    ``room`` is measured by default; if that fails, nothing is required. Raises OutOfMemoryError if
+    the run cannot fit. Costs milliseconds, unless memory is scarce.
     """
     room = room or measured(lambda: room_of(parts, parts.world.size))
     if room is None:
