@@ -51,7 +51,7 @@ def public_shapes() -> list[PublicShape]:
 
 def outcome_of(path: Path) -> tuple[str, list[str]]:
     """Return what becomes of a file if the printed commands are followed, and its dialogues."""
-    config = DataConfig(train=("",))
+    config = DataConfig(train=("unused",))
     report = validate_files([str(path)], config).files[0]
     if not report.num_errors:
         return "read", _dialogues(path, config)
@@ -91,7 +91,7 @@ def _mapped(proposal: Proposal) -> DataConfig:
         for key, value in data.get("speakers", {}).items()
     }
     columns = ColumnsConfig(**data.get("columns", {}))
-    return DataConfig(train=("",), columns=columns, speakers=SpeakersConfig(**speakers))
+    return DataConfig(train=("unused",), columns=columns, speakers=SpeakersConfig(**speakers))
 
 
 def _dialogues(path: Path, config: DataConfig) -> list[str]:

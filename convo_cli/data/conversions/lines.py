@@ -178,5 +178,5 @@ def _is_read(value: Any) -> bool:
     from convo_cli.data.shapes.turns import read_value
 
     codes: list[str] = []
-    read_value(value, DataConfig(train=("",)), lambda problem: codes.append(problem.code))
+    read_value(value, DataConfig(train=("unused",)), lambda problem: codes.append(problem.code))
     return _MAPPABLE.isdisjoint(codes)
