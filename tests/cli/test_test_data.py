@@ -17,7 +17,7 @@ from convo_cli.runs.logs.evaluations import weights_of
 from convo_cli.runs.logs.event_log import read_metrics
 from convo_cli.runs.provenance.run_info import read_run_info, sealed_config
 from convo_cli.storage.sealed import file_sha256
-from convo_cli.tokens.store import FileColumn
+from convo_cli.tokens.store_columns import FileColumn
 from convo_cli.training import recorded
 from tests.commands import make_workplace, run_here, settings
 

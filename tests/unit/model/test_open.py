@@ -146,11 +146,11 @@ def test_a_run_that_deletes_the_checkpoint_while_it_loads_gives_its_next_one(
 
         publish_directory(run.checkpoint(step), fill)
 
-    def load_late(folder, load=open_module.load_model):
+    def load_late(folder, load=open_module.load_model, **options):
         if folder == str(run.checkpoint(10)):
             save(20)
             remove_directory(run.checkpoint(10))
-        return load(folder)
+        return load(folder, **options)
 
     save(10)
     monkeypatch.setattr(open_module, "load_model", load_late)
