@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from convo_cli.cli.console import printable
+from convo_cli.cli.views.progress.files_line import names_of
 from convo_cli.events import RunStarted, TokenCounts
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def _file_table(files: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("training file", overflow="fold")
     for name in ("weight", "dialogues", "tokens", "tokens of the steps"):
         table.add_column(name, justify="right")
-    for file in files[:_MAX_FILES]:
+    names = names_of([str(file["path"]) for file in files])
+    for name, file in zip(names[:_MAX_FILES], files, strict=False):
         table.add_row(
-            Text(printable(file["path"])),
+            Text(name),
             f"{file['weight']:g}",
             f"{file['num_dialogues']:,}",
             f"{file['num_tokens']:,}",
