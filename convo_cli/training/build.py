@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from convo_cli.config.schema import PretrainedModel, RunConfig, ScratchConfig, Steps
-from convo_cli.data.dialogue import Dialogue
-from convo_cli.data.held_out.training_facts import TrainingFacts
 from convo_cli.events import Emit, Notice, begin
 from convo_cli.model.adapters.creation import add_adapter, require_adaptable
-from convo_cli.model.batches.batching import Batching, batching_for
+from convo_cli.model.batches.batching import batching_for
 from convo_cli.model.causal import require_causal
 from convo_cli.model.context import require_context
 from convo_cli.model.create import (
@@ -31,7 +29,7 @@ from convo_cli.prepare.prepare import PreparedData, prepare_data
 from convo_cli.prepare.prepared_text import build_encoder
 from convo_cli.prepare.reply_dialogues import find_reply_dialogues, find_training_facts
 from convo_cli.runs.checkpoints import Progress, read_state
-from convo_cli.runs.provenance.execution import Execution, Machine
+from convo_cli.runs.provenance.execution import Machine
 from convo_cli.runs.provenance.run_info import BaseModelFiles, RunInfo, read_base_model
 from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
@@ -42,45 +40,19 @@ from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import Order
 from convo_cli.tokens.phase import Phase
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
-from convo_cli.training.fitting.micro_batches import FittedPass, with_micro_batch_size
+from convo_cli.training.fitting.micro_batches import with_micro_batch_size
 from convo_cli.training.machine import choose_machine, execution_of
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.planning.memory_advice import require_memory
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.saving import load_checkpoint_model, restore_state
 from convo_cli.training.sharding.fsdp import choose_sharding, shard_model
 from convo_cli.training.sharding.whole_tensors import is_distributed
 from convo_cli.training.state import TrainState
 from convo_cli.wording import counted
-from convo_cli.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Everything that is built from a config before the first step."""
-
-    config: RunConfig
-    encoder: DialogueEncoder
-    spiece: SpieceFile | None
-    model: PreTrainedModel
-    data: PreparedData
-    reply_dialogues: tuple[Dialogue, ...]
-    """Validation dialogues that get a generated reply at each evaluation."""
-    test_reply_dialogues: tuple[Dialogue, ...]
-    """Test dialogues that get one at the end of the run."""
-    training_facts: TrainingFacts
-    """Facts of the training data that evaluations are compared with."""
-    batching: Batching
-    execution: Execution
-    device: torch.device
-    order: Order
-    """The examples that each step is trained on."""
-    max_steps: int
-    fitted: FittedPass | None = None
-    """The pass that training.micro_batch_size: auto found to fit."""
-    world: World = field(default_factory=World)
 
 
 def settle_base_model(
@@ -238,7 +210,9 @@ def _assemble(inputs: Inputs, beginning: _Beginning) -> Parts:
         max_steps=length.number if isinstance(length, Steps) else order.num_steps(length.number),
         world=inputs.world,
     )
-    return require_memory(with_micro_batch_size(parts, info, inputs.emit), inputs.emit)
+    parts = with_micro_batch_size(parts, info, inputs.emit)
+    require_memory(parts, inputs.emit)
+    return parts
 
 
 def _new_state(parts: Parts) -> TrainState:

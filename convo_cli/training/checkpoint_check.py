@@ -15,7 +15,7 @@ from convo_cli.model.adapters.adapter_files import read_adapter
 from convo_cli.model.adapters.lora import adapter_of, saved_tensors
 from convo_cli.model.tensor_files import tensor_files
 from convo_cli.text.readback import require_equal
-from convo_cli.training.build import Parts
+from convo_cli.training.run_parts import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -31,9 +31,9 @@ from convo_cli.signals import UNSAVED, StopRequest
 from convo_cli.text.tokenizers.vocabulary import num_ids
 from convo_cli.tokens.order import share_of
 from convo_cli.tokens.store import Example, TokenStore
-from convo_cli.training.build import Parts
 from convo_cli.training.loop import Job, StepPlan
 from convo_cli.training.optim import learning_rate_at, target_kinds_at
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.sharding.fsdp import reduce_gradients, run_inside, whole_model
 from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import EarlyStopping, TrainState

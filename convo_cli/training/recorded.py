@@ -31,7 +31,7 @@ from convo_cli.runs.logs.plots import plot_schedule
 from convo_cli.runs.logs.tensorboard import TensorBoardLog
 from convo_cli.signals import StopRequest
 from convo_cli.tokens.shares import file_shares
-from convo_cli.training.build import Parts, share_state
+from convo_cli.training.build import share_state
 from convo_cli.training.job import RunJob
 from convo_cli.training.loop import STOPPED, StepDivergedError, step_seed, train
 from convo_cli.training.optim import schedule_corners
@@ -39,6 +39,7 @@ from convo_cli.training.outcome.result import RunResult, result_of
 from convo_cli.training.outcome.scoring import score_test_data
 from convo_cli.training.planning.memory_advice import naming_settings
 from convo_cli.training.resume.horizon import warm_up_notices
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import TrainState
 

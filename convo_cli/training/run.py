@@ -35,7 +35,7 @@ from convo_cli.runs.selection import Which, point_and_prune
 from convo_cli.runs.tokenizer_folder import copy_tokenizer
 from convo_cli.signals import STEP, UNSAVED, StopRequest, listening
 from convo_cli.storage.access import derived_mode, masked
-from convo_cli.training.build import Parts, build_new, settle_base_model
+from convo_cli.training.build import build_new, settle_base_model
 from convo_cli.training.checkpoint_check import require_readable
 from convo_cli.training.distributed.same_inputs import require_same_config, require_same_parts
 from convo_cli.training.outcome.result import RunResult, result_of
@@ -45,6 +45,7 @@ from convo_cli.training.recorded import follow, train_and_record
 from convo_cli.training.resume.horizon import HORIZON, settings_to_continue, warm_up_notices
 from convo_cli.training.resume.place import forked, rewind
 from convo_cli.training.resume.point import ResumePoint, load_resume_point
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.sharding.joint_saving import save_step
 from convo_cli.training.state import TrainState
 from convo_cli.world import World
@@ -178,13 +179,10 @@ def resume_run(
 
             def load(files: DataFiles) -> ResumePoint:
                 return load_resume_point(
-                    run,
-                    which,
-                    Inputs(config, files, cache, emit, world),
-                    allow_changed=allow_changed,
-                    discard_later=discard_later,
+                    run, which, Inputs(config, files, cache, emit, world),
+                    allow_changed=allow_changed, discard_later=discard_later,
                     is_horizon_set=HORIZON in keys_set,
-                )
+                )  # fmt: skip
 
             point = with_hashed_data(config.data, load, emit)
             require_same_parts(world, point.info, point.parts)

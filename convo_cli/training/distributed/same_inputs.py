@@ -9,7 +9,7 @@ from convo_cli.runs.provenance.changes import as_json, leaves
 from convo_cli.runs.provenance.data_files import DataFiles
 from convo_cli.runs.provenance.run_info import RunInfo, installed_packages
 from convo_cli.runs.provenance.same_values import require_same_values
-from convo_cli.training.build import Parts
+from convo_cli.training.run_parts import Parts
 from convo_cli.world import World
 
 _ONE_KIND = "use machines of one kind, or set training.packing=off and training.precision=fp32"

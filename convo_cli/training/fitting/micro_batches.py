@@ -6,7 +6,6 @@ It is chosen once, before step 1. run.json stores it, and a resume keeps it if i
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,11 +20,9 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from convo_cli.training.fitting.largest_size import Measurements, Size, largest_that_fits
 from convo_cli.training.fitting.worst_pass import WorstPasses
 from convo_cli.training.planning.run_memory import LATER, Room, loss_of
+from convo_cli.training.run_parts import FittedPass, Parts
 from convo_cli.wording import counted
 from convo_cli.world import seat_in
-
-if TYPE_CHECKING:
-    from convo_cli.training.build import Parts
 
 _SHARE, _RESERVE = 0.85, 64 << 20
 """A new choice leaves 15 % of the room and 64 MiB free.
@@ -42,16 +39,6 @@ _QUICK = 1e12
 """Most operations of a pass that takes a CPU a few seconds."""
 _COPIES = 3
 """Numbers per trained weight that do not exist yet: its gradient and AdamW's two moments."""
-
-
-@dataclass(frozen=True, slots=True)
-class FittedPass:
-    """The worst pass of a run, which fits in memory."""
-
-    needed: int
-    """Bytes of activations, logits and gradients."""
-    room: int
-    """Bytes that the process could hold in all before passes left unused memory in it."""
 
 
 def with_micro_batch_size(parts: Parts, info: RunInfo | None, emit: Emit) -> Parts:

@@ -10,8 +10,8 @@ from convo_cli.events import BestScore, EvaluationDone
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.logs.evaluations import best_scores, better_scores
 from convo_cli.runs.logs.final_scores import FinalScores
-from convo_cli.training.build import Parts
 from convo_cli.training.resume.horizon import settings_to_continue
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.state import TrainState
 
 

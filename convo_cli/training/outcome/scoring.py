@@ -25,8 +25,8 @@ from convo_cli.runs.provenance.data_files import DataFile
 from convo_cli.runs.provenance.run_info import read_run_info
 from convo_cli.signals import StopRequest
 from convo_cli.storage.snapshot import Snapshot
-from convo_cli.training.build import Parts
 from convo_cli.training.job import RunJob
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.saving import load_checkpoint_model
 from convo_cli.training.sharding.fsdp import fill, plain_copy
 from convo_cli.training.state import TrainState

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,7 @@ from convo_cli.evaluation.likelihood import length_sorted_rows, target_kinds
 from convo_cli.model.batches.loss import Batch
 from convo_cli.tokens.order import share_of
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET, TokenStore
-
-if TYPE_CHECKING:
-    from convo_cli.training.build import Parts
+from convo_cli.training.run_parts import Parts
 
 _MOST_STEPS = 256
 _MOST_EXAMPLES = 20_000

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -31,9 +30,7 @@ from convo_cli.training.planning.run_memory import (
     training_memory,
     training_peak,
 )
-
-if TYPE_CHECKING:
-    from convo_cli.training.build import Parts
+from convo_cli.training.run_parts import Parts
 
 _NUM_NAMED = 3  # settings in a hint
 _LEAST_SHARE = 0.01
@@ -80,20 +77,20 @@ class Saving:
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
 
-def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
-    """Return the parts; warn if the run does not fit by the estimate.
+def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> None:
+    """Warn if the run does not fit by the estimate.
 
     ``room`` is measured by default; if that fails, nothing is required. Raises OutOfMemoryError if
     the run cannot fit. Costs milliseconds, unless memory is scarce.
     """
     room = room or measured(lambda: room_of(parts, parts.world.size))
     if room is None:
-        return parts
+        return
     _, gradients, moments = tensor_bytes(parts)
     # A step needs the trained weights and all that AdamW keeps of them, whatever its batches are.
     needed = 2 * gradients + moments
     if needed <= room.limit and gradients + moments + most_activations(parts) <= room.free:
-        return parts
+        return
     memory = training_memory(parts, parts.world.size)
     hint = settings_text(savings(parts, memory, room.total))
     if needed > room.limit:
@@ -110,7 +107,6 @@ def require_memory(parts: Parts, emit: Emit, room: Room | None = None) -> Parts:
                 is_warning=True,
             )
         )
-    return parts
 
 
 @contextmanager

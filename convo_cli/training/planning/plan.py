@@ -12,7 +12,6 @@ from convo_cli.events import RunStarted
 from convo_cli.model.tensor_files import tensor_files
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.tokens.store import ASSISTANT_TARGET, USER_TARGET
-from convo_cli.training.build import Parts
 from convo_cli.training.job import is_evaluation_due
 from convo_cli.training.optim import (
     has_user_targets,
@@ -22,6 +21,7 @@ from convo_cli.training.optim import (
 )
 from convo_cli.training.planning.run_estimate import RunEstimate, estimate_run
 from convo_cli.training.recorded import started
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.saving import optimizer_file_bytes, trained_parameters
 from convo_cli.training.state import TrainState
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -32,9 +31,7 @@ from convo_cli.training.planning.run_memory import (
     training_peak,
     with_activations,
 )
-
-if TYPE_CHECKING:
-    from convo_cli.training.build import Parts
+from convo_cli.training.run_parts import Parts
 
 _QUICK = 20.0
 """Longest trial in seconds."""

@@ -26,7 +26,7 @@ from convo_cli.training.planning.longest_batch import longest_of_evaluation, lon
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from convo_cli.training.build import Parts
+    from convo_cli.training.run_parts import Parts
 
 _HEAP, _RECOMPUTED = 0.2, 0.45
 """Memory on a CPU beside the activations, for each byte of them if all were kept.

@@ -10,8 +10,8 @@ from convo_cli.config.schema import Steps, TrainingConfig
 from convo_cli.events import Notice
 from convo_cli.runs.checkpoints import Progress
 from convo_cli.runs.provenance.run_info import RunInfo
-from convo_cli.training.build import Parts
 from convo_cli.training.optim import horizon_of, learning_rate_at
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.state import is_out_of_patience
 from convo_cli.wording import counted
 

@@ -15,7 +15,7 @@ from convo_cli.runs.provenance.run_info import RunInfo, read_run_info
 from convo_cli.runs.selection import Found, Which, find_checkpoint
 from convo_cli.storage.atomic import remove_leftovers, set_aside
 from convo_cli.storage.snapshot import Snapshot
-from convo_cli.training.build import Parts, build_from
+from convo_cli.training.build import build_from
 from convo_cli.training.job import is_evaluation_due
 from convo_cli.training.resume.accept import (
     accept_changes,
@@ -24,6 +24,7 @@ from convo_cli.training.resume.accept import (
     with_other_files,
 )
 from convo_cli.training.resume.horizon import resume_schedule, settings_to_continue
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.state import EarlyStopping, TrainState, reason_it_is_over, take_scores
 from convo_cli.world import World
 

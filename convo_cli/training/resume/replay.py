@@ -29,11 +29,12 @@ from convo_cli.signals import StopRequest, listening
 from convo_cli.storage.atomic import make_directory
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.storage.snapshot import Snapshot
-from convo_cli.training.build import Parts, build_from
+from convo_cli.training.build import build_from
 from convo_cli.training.loop import train
 from convo_cli.training.resume.accept import accept_changes, require_same_config, resumed_info
 from convo_cli.training.resume.compare import Check, Trace, compare, saved_trace
 from convo_cli.training.resume.replay_job import ReplayJob, counted
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
 

@@ -8,10 +8,10 @@ from typing import Literal
 from convo_cli.events import Emit, Event, Progress, StepDone
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.signals import StopRequest
-from convo_cli.training.build import Parts
 from convo_cli.training.job import RunJob
 from convo_cli.training.loop import StepPlan
 from convo_cli.training.resume.compare import Trace
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.state import TrainState
 
 

@@ -9,7 +9,7 @@ from convo_cli.events import Emit, EvaluationDone
 from convo_cli.runs.checkpoints import is_saved
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.selection import point_and_prune
-from convo_cli.training.build import Parts
+from convo_cli.training.run_parts import Parts
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.sharding.whole_tensors import is_distributed
 from convo_cli.training.state import TrainState
