@@ -151,6 +151,7 @@ class UnfinishedStore:
         return seals
 
     def discard(self) -> None:
+        """Delete the files in ``home``."""
         with suppress(OSError):
             delete(self._home)
 

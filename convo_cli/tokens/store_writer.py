@@ -59,6 +59,7 @@ class StoreWriter:
         self.close()
 
     def append(self, part: TokenStore) -> None:
+        """Add the dialogues and examples of a small store after those that were written."""
         files = self._files
         files["input_ids"].write(part.input_ids[:].tobytes())
         files["targets"].write(part.targets[:].tobytes())

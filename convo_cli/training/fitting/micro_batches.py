@@ -19,7 +19,7 @@ from convo_cli.runs.provenance.run_info import RunInfo
 from convo_cli.tokens.store import ASSISTANT_TARGET, Example
 from convo_cli.training.fitting.largest_size import Measurements, Size, largest_that_fits
 from convo_cli.training.fitting.worst_pass import WorstPasses
-from convo_cli.training.planning.run_memory import LATER, Room, loss_of
+from convo_cli.training.planning.run_memory import LATER, Room, loss_of, tensor_bytes
 from convo_cli.training.run_parts import FittedPass, Parts
 from convo_cli.wording import counted
 from convo_cli.world import seat_in
@@ -37,8 +37,6 @@ So it does not change with each resume.
 """
 _QUICK = 1e12
 """Most operations of a pass that takes a CPU a few seconds."""
-_COPIES = 3
-"""Numbers per trained weight that do not exist yet: its gradient and AdamW's two moments."""
 
 
 def with_micro_batch_size(parts: Parts, info: RunInfo | None, emit: Emit) -> Parts:
@@ -189,8 +187,7 @@ def _all_targets(example: Example, *, is_halved: bool) -> Example:
 
 def _bytes_to_come(parts: Parts) -> int:
     """Return the bytes of gradients and moments."""
-    trained = [weight for weight in parts.model.parameters() if weight.requires_grad]
-    each = sum(weight.numel() * weight.element_size() for weight in trained)
-    if parts.execution.sharding == "full":  # gradients are whole until the last pass of a step
-        return each + _COPIES * each // parts.world.size
-    return _COPIES * each
+    _, gradients, moments = tensor_bytes(parts)
+    # With sharding, gradients are whole until the last pass of a step.
+    whole = gradients * parts.world.size if parts.execution.sharding == "full" else 0
+    return whole + gradients + moments
