@@ -143,7 +143,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def refused_by_system(error: BaseException) -> UsageError | None:
-    """Return the refusal of a path that is too long or of too many open files, else None."""
+    """Return the refusal of a long path, too many open files or another thread, else None."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number == errno.ENAMETOOLONG and error.filename is not None:
         return path_too_long(os.fsdecode(error.filename))
@@ -151,6 +151,11 @@ def refused_by_system(error: BaseException) -> UsageError | None:
         return UsageError(
             "too many open files: the limit of this shell is too low for convo",
             hint="raise it: ulimit -n 1024",
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return UsageError(
+            "the system starts no more threads: memory or the limit of processes is used up",
+            hint="free memory, or raise the limits of this shell: ulimit -d, ulimit -v, ulimit -u",
         )
     return None
 
