@@ -1,24 +1,22 @@
-"""View of a conversation: on a terminal, or through a pipe with one reply for each line."""
+"""View of a conversation on a terminal."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from convo_cli.chat.session import ChatSession
-from convo_cli.cli.console import PrintableStream, print_json, printable
+from convo_cli.cli.console import PrintableStream, printable
+from convo_cli.cli.views.chatting.piped import answer_lines
+from convo_cli.cli.views.chatting.reply_notes import note_on
 from convo_cli.errors import DataError
 from convo_cli.interrupts import Interrupt
-from convo_cli.model.decoding.generator import Reply
 from convo_cli.signals import listening
-from convo_cli.wording import counted
 
 _HELP = "/reset starts over · /quit leaves · Ctrl-C stops a reply · Alt-Enter adds a line"
 _MORE_HELP = f"{_HELP}\n//text sends /text"
-_MAX_LINE_BYTES = 2**20  # of stdin: far above any model's window, far below any machine's memory
 
 
 def hold_conversation(
@@ -33,13 +31,7 @@ def hold_conversation(
         with listening() as stop, stop.without_ctrl_c():
             _talk(session, banner, is_quiet=is_quiet)
         return
-    for number, line in _piped_lines():
-        _answer_line(session, number, line, show=_ignore if as_json else _write, is_quiet=is_quiet)
-    if as_json:
-        turns = [{"role": turn.role, "content": turn.text} for turn in session.turns]
-        loaded = session.generator.loaded
-        checkpoint = None if loaded is None else loaded.as_record()
-        print_json("chat", {"checkpoint": checkpoint, "messages": turns})
+    answer_lines(session, as_json=as_json, is_quiet=is_quiet)
 
 
 def _talk(session: ChatSession, banner: str, *, is_quiet: bool) -> None:
@@ -82,7 +74,7 @@ def _answer(session: ChatSession, line: str, *, is_quiet: bool) -> None:
         )
     else:
         _write(shown.finish() + "\n")
-        if (note := _note(reply)) and not is_quiet:
+        if (note := note_on(reply)) and not is_quiet:
             sys.stderr.write(f"[{note}]\n")
 
 
@@ -109,30 +101,6 @@ def _without_echo() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
-
-
-def _answer_line(
-    session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool
-) -> None:
-    """Answer a line of input with one line; line breaks in the reply become spaces."""
-    shown = PrintableStream()
-    try:
-        reply = session.say(line, lambda text: show(shown.push(text).replace("\n", " ")))
-    except DataError as error:
-        raise DataError(f"<stdin>:{number}: {error.message}", hint=error.hint) from None
-    show(shown.finish().replace("\n", " ") + "\n")
-    if (note := _note(reply)) and not is_quiet:
-        sys.stderr.write(f"note: line {number}: {note}\n")
-
-
-def _note(reply: Reply) -> str:
-    notes = []
-    if reply.num_dropped:
-        turns = "turn" if reply.num_dropped == 1 else f"{reply.num_dropped} turns"
-        notes.append(f"the model no longer sees the first {turns}")
-    if not reply.stopped:
-        notes.append(f"cut at {counted(len(reply.ids), 'token')}")
-    return "; ".join(notes)
 
 
 def _typed_lines() -> Iterator[str]:
@@ -163,32 +131,6 @@ def _typed_lines() -> Iterator[str]:
             return
         was_interrupted = False
         yield line.encode("utf-8", "replace").decode("utf-8")  # pasted input may be invalid text
-
-
-def _piped_lines() -> Iterator[tuple[int, str]]:
-    """Yield number and text of every non-blank line of stdin."""
-    for number in itertools.count(1):
-        raw = sys.stdin.buffer.readline(_MAX_LINE_BYTES + 1)
-        if not raw:
-            return
-        if len(raw) > _MAX_LINE_BYTES:
-            raise DataError(
-                f"<stdin>:{number}: the line is longer than {_MAX_LINE_BYTES:,} bytes",
-                hint="write one message per line",
-            )
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"<stdin>:{number}:{error.start + 1}: byte 0x{raw[error.start]:02X} is not UTF-8",
-                hint="convert the text to UTF-8 first, for example with iconv",
-            ) from None
-        if line.strip():
-            yield number, line
-
-
-def _ignore(text: str) -> None:
-    pass
 
 
 def _write(text: str) -> None:
