@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from convo_cli.chat.exchanges import (
+    Alternative,
+    Exchange,
+    plain_text,
+    require_number,
+    size_of,
+    trained_turns,
+)
+from convo_cli.chat.session_values import changed_settings, parsed_seed
+from convo_cli.chat.streamed import StreamedText
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Generator, Reply
 
-MAX_CHARACTERS = 2**25
-"""Limit of a conversation: weeks of chat, but far below any machine's memory."""
-MAX_REPLY_CHARACTERS = 2**20
-"""Limit of a reply, because a token of a foreign tokenizer may have any length."""
+MAX_CHARACTERS = 2**23
+"""Limit of a conversation with its alternatives: weeks of chat, but as JSON still a line that
+convo reads, because a character has at most six bytes there."""
+_ATTEMPT = 2**32  # more exchanges than a conversation may have
 
 
 class ChatSession:
     """Holds the turns of a conversation. The model reads the last ones that fit its window.
 
-    With a seed, the same messages get the same sampled replies.
+    With a seed, a sampled reply depends only on the seed, the turns before it, and the number of
+    replies that the same message got before. All methods that change the history do so completely
+    or, if they raise, not at all; what KeyboardInterrupt keeps is stated where it is kept.
     """
 
     def __init__(
@@ -32,67 +44,199 @@ class ChatSession:
     ) -> None:
         self.generator = generator
         self.settings = settings
-        self._system = (Turn("system", system.strip()),) if system and system.strip() else ()
-        self.turns: list[Turn] = list(self._system)
+        self.seed = seed
+        self._system: tuple[Turn, ...] = ()
+        self._exchanges: list[Exchange] = []
         self._num_characters = 0
-        self._seed = seed
-        self._num_asked = 0
+        self.set_system(system)
+
+    # What there is
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Return the system turn, if any, then messages and replies in turn.
+
+        ``is_trained`` of a reply follows from the judgements; see `trained_turns`.
+        """
+        return [*self._system, *trained_turns(self._exchanges)]
+
+    @property
+    def exchanges(self) -> Sequence[Exchange]:
+        """Return the messages with all of their replies, oldest first."""
+        return tuple(self._exchanges)
+
+    @property
+    def system(self) -> str | None:
+        return self._system[0].text if self._system else None
+
+    @property
+    def num_characters(self) -> int:
+        """Return the size that `MAX_CHARACTERS` limits."""
+        return self._num_characters
+
+    @property
+    def last(self) -> Reply | None:
+        """Return the last reply as the generator gave it, with its trace.
+
+        None if the conversation ends with a text that was edited, stopped or loaded, or with the
+        reply before an undone one.
+        """
+        return self._exchanges[-1].shown.reply if self._exchanges else None
+
+    @property
+    def alternatives(self) -> list[str]:
+        """Return all replies to the last message, in the order in which they were given."""
+        return [one.text for one in self._exchanges[-1].replies] if self._exchanges else []
+
+    @property
+    def chosen(self) -> int:
+        """Return the number of the alternative that belongs to the conversation; 0: none."""
+        return self._exchanges[-1].chosen + 1 if self._exchanges else 0
+
+    # Replies
 
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
         """Answer the user and stream the reply; then add both turns to the history.
 
-        A KeyboardInterrupt keeps both turns, with the reply as far as it was streamed, unless
-        nothing was. After any other exception, and if the text does not fit (DataError), the
-        history is as it was.
+        An empty reply belongs to the history too: it can be retried or edited. A KeyboardInterrupt
+        keeps both turns, with the reply as far as it was streamed, unless nothing was. After any
+        other exception, and if the text does not fit (DataError), the history is as it was.
         """
-        text = text.strip()
+        text = plain_text(text)
         if not text:
             raise DataError("the message is empty", hint="type something")
-        if self._num_characters + len(text) > MAX_CHARACTERS:
+        self._require_room(len(text))
+
+        def keep(reply: Alternative) -> None:
+            if self._exchanges:
+                self._exchanges[-1] = self._exchanges[-1].without_traces()
+            self._set(len(self._exchanges), Exchange(text, (reply,)))
+
+        return self._answer(self._exchanges, text, 0, on_text, keep)
+
+    def retry(self, on_text: Callable[[str], None]) -> Reply:
+        """Answer the last message once more, with other randomness; keep the old reply beside it.
+
+        Raises DataError if there is no message. A KeyboardInterrupt keeps the reply as far as it
+        was streamed as one more alternative, unless nothing was; after any other exception the
+        history is as it was.
+        """
+        last = self._last_exchange("there is no reply to try again")
+        self._require_room(0)
+
+        def keep(reply: Alternative) -> None:
+            self._set(len(self._exchanges) - 1, last.with_another(reply))
+
+        return self._answer(self._exchanges[:-1], last.message, len(last.replies), on_text, keep)
+
+    def _answer(
+        self,
+        before: Sequence[Exchange],
+        message: str,
+        attempt: int,
+        on_text: Callable[[str], None],
+        keep: Callable[[Alternative], None],
+    ) -> Reply:
+        """Stream a reply to a message after these exchanges, and keep it."""
+        num_beyond = self._num_beyond(len(before))
+        spoken = [turn for exchange in before[num_beyond:] for turn in exchange.turns()]
+        history = [*self._system, *spoken, Turn("user", message)]
+        streamed = StreamedText(on_text)
+        try:
+            reply = self.generator.stream(
+                history,
+                self.settings,
+                streamed.push,
+                seed=self.seed,
+                index=1 + len(before) + _ATTEMPT * attempt,
+            )
+        except KeyboardInterrupt:
+            if text := plain_text(streamed.text):
+                keep(Alternative(text))
+            raise
+        reply = replace(reply, num_dropped=reply.num_dropped + 2 * num_beyond)
+        keep(Alternative(plain_text(reply.text), reply=reply))
+        return reply
+
+    def _num_beyond(self, num_exchanges: int) -> int:
+        """Return the number of first exchanges that cannot fit even at one token a turn."""
+        return max(0, 2 * num_exchanges + 1 - self.generator.encoder.max_length) // 2
+
+    # Changes
+
+    def choose(self, number: int) -> None:
+        """Make an alternative the reply to the last message; the first one has number 1."""
+        last = self._last_exchange("there is no reply to choose")
+        require_number(number, len(last.replies), "alternative")
+        self._set(len(self._exchanges) - 1, replace(last, chosen=number - 1))
+
+    def undo(self) -> str:
+        """Remove the last exchange with its alternatives; return what the user said."""
+        last = self._last_exchange("there is nothing to undo")
+        self._num_characters -= last.num_characters
+        self._exchanges.pop()
+        return last.message
+
+    def edit(self, number: int, text: str) -> None:
+        """Replace the text of a reply, of which the first one has number 1, and judge it good."""
+        text = plain_text(text)
+        if not text:
+            raise DataError("the reply is empty", hint="give it a text")
+        self._last_exchange("there is no reply to edit")
+        require_number(number, len(self._exchanges), "reply")
+        exchange = self._exchanges[number - 1]
+        self._require_room(len(text) - len(exchange.shown.text))
+        self._set(number - 1, exchange.with_shown(Alternative(text, is_good=True)))
+
+    def judge(self, is_good: bool) -> None:
+        """State whether the last reply is worth training on."""
+        last = self._last_exchange("there is no reply to judge")
+        if is_good and not last.shown.text:
+            raise DataError("the reply is empty", hint="try again, or edit it")
+        self._set(len(self._exchanges) - 1, last.with_shown(replace(last.shown, is_good=is_good)))
+
+    def set_system(self, text: str | None) -> None:
+        """Replace the system turn for all replies to come; blank or None: there is none."""
+        system = (Turn("system", plain),) if text and (plain := plain_text(text)) else ()
+        change = size_of(system) - size_of(self._system)
+        self._require_room(change)
+        self._system = system
+        self._num_characters += change
+
+    def set_value(self, key: str, text: str) -> None:
+        """Change a sampling setting, or the seed; DataError names the values that it may have."""
+        if key == "seed":
+            self.seed = parsed_seed(text)
+        else:
+            self.settings = changed_settings(self.settings, key, text)
+
+    def reset(self) -> None:
+        """Discard everything but the system turn and the settings."""
+        self._exchanges = []
+        self._num_characters = size_of(self._system)
+
+    def restore(self, system: str | None, exchanges: Sequence[Exchange]) -> None:
+        """Replace the whole conversation, as when a saved one is loaded."""
+        turn = (Turn("system", system),) if system else ()
+        size = size_of(turn) + sum(one.num_characters for one in exchanges)
+        self._require_room(size - self._num_characters)
+        self._system, self._exchanges, self._num_characters = turn, list(exchanges), size
+
+    def _set(self, index: int, exchange: Exchange) -> None:
+        """Replace or append an exchange."""
+        before = self._exchanges[index : index + 1]
+        self._num_characters += exchange.num_characters - sum(old.num_characters for old in before)
+        self._exchanges[index : index + 1] = [exchange]
+
+    def _last_exchange(self, otherwise: str) -> Exchange:
+        if not self._exchanges:
+            raise DataError(otherwise, hint="say something first")
+        return self._exchanges[-1]
+
+    def _require_room(self, num_more: int) -> None:
+        """Raise DataError if so many more characters are too many."""
+        if num_more >= 0 and self._num_characters + num_more > MAX_CHARACTERS:
             raise DataError(
                 f"the conversation is longer than {MAX_CHARACTERS:,} characters",
                 hint="start a new one: /reset",
             )
-        turns = [*self.turns, Turn("user", text)]
-        num_skipped = self._num_beyond(turns)
-        streamed: list[str] = []
-        num_streamed = 0
-
-        def stream(piece: str) -> None:
-            nonlocal num_streamed
-            num_streamed += len(piece)
-            if num_streamed > MAX_REPLY_CHARACTERS:
-                raise DataError(
-                    f"the reply is longer than {MAX_REPLY_CHARACTERS:,} characters",
-                    hint="lower --max-new-tokens",
-                )
-            streamed.append(piece)
-            on_text(piece)
-
-        history = [*self._system, *turns[len(self._system) + num_skipped :]]
-        self._num_asked += 1  # so that the same message gets another sampled reply
-        try:
-            reply = self.generator.stream(
-                history, self.settings, stream, seed=self._seed, index=self._num_asked
-            )
-        except KeyboardInterrupt:
-            self._keep(turns, "".join(streamed))
-            raise
-        self._keep(turns, reply.text, is_whole=True)
-        return replace(reply, num_dropped=reply.num_dropped + num_skipped)
-
-    def _keep(self, turns: list[Turn], reply: str, *, is_whole: bool = False) -> None:
-        """Add the user's turn, the last of ``turns``, and the reply to the history."""
-        if is_whole or reply.strip():
-            self.turns = [*turns, Turn("assistant", reply.strip())]
-            self._num_characters += len(turns[-1].text) + len(reply)
-
-    def _num_beyond(self, turns: Sequence[Turn]) -> int:
-        """Return the number of first turns, in pairs, that cannot fit even at one token each."""
-        num_spoken = len(turns) - len(self._system)
-        return max(0, num_spoken - self.generator.encoder.max_length) // 2 * 2
-
-    def reset(self) -> None:
-        """Discard everything but the system turn."""
-        self.turns = list(self._system)
-        self._num_characters = 0

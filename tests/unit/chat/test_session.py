@@ -159,7 +159,7 @@ def test_a_conversation_has_an_end_and_a_reset_begins_another(monkeypatch):
 
 
 def test_a_reply_without_end_is_stopped_and_was_never_said(monkeypatch):
-    monkeypatch.setattr(module, "MAX_REPLY_CHARACTERS", 9)
+    monkeypatch.setattr("convo_cli.chat.streamed.MAX_REPLY_CHARACTERS", 9)
     session, shown = start(), []
     assert session.say("1234567", shown.append).text == " 1234567\n"
     with pytest.raises(DataError, match="the reply is longer than 9 characters"):
