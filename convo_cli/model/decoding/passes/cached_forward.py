@@ -1,7 +1,6 @@
 """Forward passes by transformers' own code and caches, for any causal language model.
 
-Rows of a batch are padded on the left, so that all grow at the same slot of the cache. A model
-without a usable cache reads each row again for every token.
+A model without a usable cache reads each row again for every token.
 
 Shapes: B rows, S slots of the cache, T tokens, N positions, V vocabulary.
 """
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
+from convo_cli.model.decoding.passes.cached_rows import CachedRows, plain_layers
 from convo_cli.model.decoding.passes.forward import Ids, Pass
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ class CachedForward:
         for row, (_, length) in enumerate(parts):
             mask[row, width - length :] = 1
         cache = DynamicCache()
-        caches = [(_dynamic(one), length) for one, length in parts]
-        for index, layer in enumerate(caches[0][0].layers):
+        read = [(_layers_of(one), length) for one, length in parts]
+        for index, layer in enumerate(read[0][0]):
             shape = (len(parts), layer.keys.shape[1], width)
             keys = layer.keys.new_zeros((*shape, layer.keys.shape[3]))
             values = layer.values.new_zeros((*shape, layer.values.shape[3]))
-            for row, (source, length) in enumerate(caches):
-                keys[row, :, width - length :] = source.layers[index].keys[0, :, :length]
-                values[row, :, width - length :] = source.layers[index].values[0, :, :length]
+            for row, (layers, length) in enumerate(read):
+                keys[row, :, width - length :] = layers[index].keys[0, :, :length]
+                values[row, :, width - length :] = layers[index].values[0, :, :length]
             cache.update(keys, values, index)
         empty = torch.zeros((len(parts), 0), dtype=torch.long, device=device)
         return CachedRows(self, empty, mask, cache)
@@ -114,48 +114,6 @@ class CachedPass:
         return self._logits[[self._places[position] for position in positions]]
 
 
-class CachedRows:
-    """Rows of a batch: their mask, their cache, and the ids that are not in the cache yet."""
-
-    def __init__(
-        self, forward: CachedForward, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None
-    ) -> None:
-        self._forward = forward
-        self._ids = ids  # (B, T) not yet read; all tokens if there is no cache
-        self._mask = mask  # (B, S)
-        self._cache: tuple[str, Any] | None = None if cache is None else ("past_key_values", cache)
-
-    def read(self) -> Tensor:
-        """Read the ids, and return the logits of the next tokens, (B, V)."""
-        output = self._forward.call(self._ids, self._mask, self._cache)
-        self._cache = self._forward.cache_of(output)
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-    def step(self, tokens: Ids) -> Tensor:
-        """Append a token to each row and return the logits of the next one, (B, V)."""
-        new = torch.tensor(tokens, device=self._mask.device).unsqueeze(1)  # (B, 1)
-        self._mask = torch.cat([self._mask, torch.ones_like(new)], dim=1)
-        self._ids = torch.cat([self._ids, new], dim=1) if self._cache is None else new
-        return self.read()
-
-    def keep(self, places: Sequence[int]) -> None:
-        """Keep only the rows at these places, in this order."""
-        chosen = torch.tensor(places, device=self._mask.device)
-        self._ids, self._mask = self._ids[chosen], self._mask[chosen]
-        if self._cache is not None:
-            self._cache[1].reorder_cache(chosen)
-
-
-def _dynamic(one: Pass) -> Any:
+def _layers_of(one: Pass) -> list[Any]:
     assert isinstance(one, CachedPass), "passes and rows belong to the same forward"
-    if not is_plain_cache(one.cache):
-        raise TypeError(f"{type(one.cache).__name__} cannot be branched")
-    return one.cache
-
-
-def is_plain_cache(cache: object) -> bool:
-    """Return whether a cache holds every key and value, so that it can be cut at any token."""
-    return isinstance(cache, DynamicCache) and all(
-        type(layer) is DynamicLayer for layer in cache.layers
-    )
+    return plain_layers(one.cache)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, gelu, silu
 
 from convo_cli.model.adapters.lora import weight_of
-from convo_cli.model.decoding.passes.fast_forward import FastRows, Network
+from convo_cli.model.decoding.passes.fast_rows import FastRows, Network
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,22 +34,32 @@ def network_for(model: PreTrainedModel, max_length: int) -> Network | None:
     """
     name = type(model).__name__
     if name == "GPT2LMHeadModel":
-        return Gpt2Network(model)
+        return Gpt2Network(model, max_length)
     if name not in _LLAMA_LIKE:
         return None
     config: Any = model.config
     window = getattr(config, "sliding_window", None)
-    is_rotation_fixed = config.rope_parameters.get("rope_type", "default") in _FIXED_ROTATIONS
-    if (window and window < max_length) or not is_rotation_fixed:
+    if (window and window < max_length) or not has_fixed_rotations(config):
         return None
     return LlamaNetwork(model, max_length)
+
+
+def has_fixed_rotations(config: Any) -> bool:
+    """Return whether the rotary positions of a model, if it has any, do not depend on the length.
+
+    Some models have one set of parameters for each type of layer.
+    """
+    parameters: Any = getattr(config, "rope_parameters", None) or {}
+    sets = [parameters, *(one for one in parameters.values() if isinstance(one, dict))]
+    return all(one.get("rope_type", "default") in _FIXED_ROTATIONS for one in sets)
 
 
 class Gpt2Network:
     """GPT-2, whose matrices are (in, out) already: only the head is copied."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, max_length: int) -> None:
         body, config = model.transformer, model.config
+        self.max_length = max_length
         self.num_layers = config.n_layer
         self.num_heads = config.n_head
         self.head_width = config.n_embd // config.n_head
@@ -106,6 +116,7 @@ class LlamaNetwork:
     def __init__(self, model: Any, max_length: int) -> None:
         body, config = model.model, model.config
         attention = body.layers[0].self_attn
+        self.max_length = max_length
         self.num_layers = len(body.layers)
         self.num_heads = config.num_key_value_heads
         self.head_width = attention.head_dim
