@@ -42,7 +42,7 @@ def decode(
             return
         with computing:
             if len(places) < len(going):
-                places = _closed_up(places)
+                places = closed_up(places)
                 rows.keep(places)
                 chooser.keep(places)
                 going = [going[place] for place in places]
@@ -50,7 +50,7 @@ def decode(
             logits = rows.step(tokens)
 
 
-def _closed_up(places: Sequence[int]) -> list[int]:
+def closed_up(places: Sequence[int]) -> list[int]:
     """Order the places so that as few rows as possible move: the last ones fill the gaps."""
     kept = set(places)
     moved = iter([place for place in reversed(places) if place >= len(places)])

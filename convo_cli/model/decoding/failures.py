@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convo_cli.errors import ModelError, first_line, is_out_of_memory
+from convo_cli.errors import (
+    ConvoError,
+    ModelError,
+    OutOfMemoryError,
+    first_line,
+    is_out_of_memory,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,3 +47,19 @@ class ComputingReply:
                 hint="check the numbers in its config.json; if the scores are not finite, try "
                 "--temperature 0",
             ) from error
+
+
+def failure_of(error: Exception) -> ConvoError | None:
+    """Return the error of a reply that could not be computed; None for a fault of convo."""
+    if isinstance(error, ConvoError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            "not enough memory for this reply", hint="ask for a shorter one, or try again later"
+        )
+    return None
+
+
+def not_finite() -> ModelError:
+    """Return the error of a reply whose next token cannot be sampled."""
+    return ModelError("the scores of the next token are not finite", hint="try temperature 0")

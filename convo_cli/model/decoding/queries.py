@@ -15,7 +15,7 @@ from torch import Tensor
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.model.decoding.passes.forward import Forward, Ids, Pass, Rows
 
-_MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
+MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
 _Item = TypeVar("_Item")
 Start: TypeAlias = Callable[[Sequence["Query"], int], tuple[Rows, Tensor]]
 """Reads a batch of prompts, given the most tokens by which a row will grow; as `Forward.start`."""
@@ -77,7 +77,7 @@ def in_batches(
     width = 0
     for item in items:
         width = max(width, size_of(item))
-        if batch and (len(batch) == max_rows or width * (len(batch) + 1) > _MAX_SLOTS):
+        if batch and (len(batch) == max_rows or width * (len(batch) + 1) > MAX_SLOTS):
             yield batch
             batch, width = [], size_of(item)
         batch.append(item)

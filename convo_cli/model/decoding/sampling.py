@@ -61,6 +61,16 @@ class TokenChooser:
         if self._used is not None:
             self._used = self._used[list(places)]
 
+    def join(self, other: TokenChooser) -> None:
+        """Append the rows of a chooser with the same settings, which must not be used after.
+
+        Both must have chosen a token before.
+        """
+        self._prompts += other._prompts
+        self._randomness += other._randomness
+        if self._used is not None and other._used is not None:
+            self._used = torch.cat([self._used, other._used])
+
     def choose(self, logits: Tensor) -> list[int]:
         """Return the next token of each row from logits (B, V).
 

@@ -1,0 +1,77 @@
+"""Rows of earlier requests that later requests with the same key continue.
+
+A row is found only by its key, so nothing is shared between keys: neither text nor timing shows
+what was asked with another one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class _Kept:
+    ids: Sequence[int]
+    rows: Any
+    num_bytes: int
+
+
+class KeptPrefixes:
+    """One row for each key; the row that was used least recently is freed first."""
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self.num_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def put(self, key: str, ids: Sequence[int], rows: Any, num_bytes: int) -> None:
+        """Keep a row that has read these ids, instead of an earlier one with the same key."""
+        self._pop(key)
+        if num_bytes > self._max_bytes:
+            return
+        self._kept[key] = _Kept(ids, rows, num_bytes)
+        self.num_bytes += num_bytes
+        while len(self._kept) > self._max_rows or self.num_bytes > self._max_bytes:
+            self._pop(next(iter(self._kept)))
+
+    def take(self, key: str, ids: Sequence[int]) -> tuple[Any, int] | None:
+        """Remove the row of a key; return it, cut to the beginning of the ids, and its length.
+
+        None if it shares no beginning with them. At least the last of the ids is not in the row,
+        because the logits after it are needed.
+        """
+        kept = self._pop(key)
+        if kept is None:
+            return None
+        length = _common(kept.ids, ids[:-1])
+        if not length:
+            return None
+        if length < len(kept.ids):
+            kept.rows.cut(length)
+        return kept.rows, length
+
+    def clear(self) -> None:
+        """Free all rows."""
+        self._kept.clear()
+        self.num_bytes = 0
+
+    def _pop(self, key: str) -> _Kept | None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self.num_bytes -= kept.num_bytes
+        return kept
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common beginning."""
+    for place, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return place
+    return min(len(one), len(other))
