@@ -1,0 +1,63 @@
+"""The chat page at `/` of the server: one file, and the headers under which a browser shows it.
+
+The policy lets the browser run the page's own script and style, known by their hashes, and connect
+to this server only. Nothing that a model says can load, run or send anything under it, even if the
+page had a bug.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ChatPage:
+    """The bytes of the page and its HTTP headers."""
+
+    content: bytes
+    headers: dict[str, str]
+
+
+@functools.cache
+def chat_page() -> ChatPage:
+    """Read the page and compute its headers, once in a process."""
+    content = files("convo_cli.serve").joinpath("page.html").read_bytes()
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": _policy(content.decode()),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-cache",  # another version of convo at this address has another page
+    }
+    return ChatPage(content, headers)
+
+
+def _policy(page: str) -> str:
+    """Return the Content-Security-Policy of a page."""
+    hashes: dict[str, list[str]] = {"script": [], "style": []}
+    for kind, text in _INLINE.findall(page):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        hashes[kind].append(f"'sha256-{digest}'")
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {' '.join(hashes['script'])}",
+            f"style-src {' '.join(hashes['style'])}",
+            "img-src data:",  # the empty icon, which saves a request for /favicon.ico
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",  # no text becomes markup or code, by any function
+            "trusted-types 'none'",
+        )
+    )
