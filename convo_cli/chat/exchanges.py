@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from convo_cli.data.dialogue import Turn
@@ -65,17 +65,21 @@ class Exchange:
         return Turn("user", self.message), Turn("assistant", self.shown.text, is_trained)
 
 
-def trained_turns(exchanges: Iterable[Exchange]) -> Iterator[Turn]:
-    """Yield the turns of a conversation, the replies with the mark of what to train on.
+def marks(exchanges: Sequence[Exchange]) -> list[bool | None]:
+    """Return for each reply whether it is to be trained on; None if nothing says so.
 
-    A reply that was judged bad is not trained on. As soon as one is good, those without a judgement
-    are not trained on either, because the user has chosen.
+    A reply that was judged bad is not. As soon as one is good, those without a judgement are not
+    either, because the user has chosen.
     """
-    exchanges = list(exchanges)
-    has_good = any(exchange.shown.is_good for exchange in exchanges)
-    for exchange in exchanges:
-        is_good = exchange.shown.is_good
-        yield from exchange.turns(is_trained=not has_good if is_good is None else is_good)
+    otherwise = False if any(exchange.shown.is_good for exchange in exchanges) else None
+    judged = [exchange.shown.is_good for exchange in exchanges]
+    return [otherwise if is_good is None else is_good for is_good in judged]
+
+
+def trained_turns(exchanges: Sequence[Exchange]) -> Iterator[Turn]:
+    """Yield the turns of a conversation, the replies with their `marks`."""
+    for exchange, mark in zip(exchanges, marks(exchanges), strict=True):
+        yield from exchange.turns(is_trained=mark is not False)
 
 
 def plain_text(text: str) -> str:

@@ -1,37 +1,31 @@
-"""A conversation with a model: its history and its next reply, both of bounded size."""
+"""A conversation with a model: the turns, and how the next reply is sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
-from convo_cli.chat.exchanges import (
-    Alternative,
-    Exchange,
-    plain_text,
-    require_number,
-    size_of,
-    trained_turns,
-)
+from convo_cli.chat.conversation import Conversation
+from convo_cli.chat.exchanges import Alternative, Exchange, plain_text
+from convo_cli.chat.session_lines import SavedLine, line_of, parse_line, require_contract
 from convo_cli.chat.session_values import changed_settings, parsed_seed
 from convo_cli.chat.streamed import StreamedText
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Generator, Reply
+from convo_cli.text.contract import contract_sha256
 
-MAX_CHARACTERS = 2**23
-"""Limit of a conversation with its alternatives: weeks of chat, but as JSON still a line that
-convo reads, because a character has at most six bytes there."""
 _ATTEMPT = 2**32  # more exchanges than a conversation may have
 
 
-class ChatSession:
-    """Holds the turns of a conversation. The model reads the last ones that fit its window.
+class ChatSession(Conversation):
+    """A conversation that a model continues. It reads the last turns that fit its window.
 
     With a seed, a sampled reply depends only on the seed, the turns before it, and the number of
-    replies that the same message got before. All methods that change the history do so completely
-    or, if they raise, not at all; what KeyboardInterrupt keeps is stated where it is kept.
+    replies that the same message got before.
     """
 
     def __init__(
@@ -42,58 +36,39 @@ class ChatSession:
         system: str | None = None,
         seed: int | None = None,
     ) -> None:
+        super().__init__(system)
         self.generator = generator
         self.settings = settings
         self.seed = seed
-        self._system: tuple[Turn, ...] = ()
-        self._exchanges: list[Exchange] = []
-        self._num_characters = 0
-        self.set_system(system)
 
-    # What there is
+    @classmethod
+    def from_line(
+        cls,
+        line: Mapping[str, Any] | SavedLine,
+        generator: Generator,
+        settings: GenerationSettings | None = None,
+        *,
+        seed: int | None = None,
+    ) -> ChatSession:
+        """Return the session of a line of `to_line`, with its sampling unless ``settings`` say.
 
-    @property
-    def turns(self) -> list[Turn]:
-        """Return the system turn, if any, then messages and replies in turn.
-
-        ``is_trained`` of a reply follows from the judgements; see `trained_turns`.
+        Raises DataError if the line is not one, ChangedError if it was held under a contract other
+        than that of the model. The other replies to a message are not in the line.
         """
-        return [*self._system, *trained_turns(self._exchanges)]
+        saved = line if isinstance(line, SavedLine) else parse_line(line)
+        session = cls(generator, settings or saved.record.sampling, seed=seed)
+        require_contract(saved, session)
+        session.restore(saved.system, saved.exchanges())
+        return session
 
-    @property
-    def exchanges(self) -> Sequence[Exchange]:
-        """Return the messages with all of their replies, oldest first."""
-        return tuple(self._exchanges)
+    def to_line(self) -> dict[str, Any]:
+        """Return the session as one line of training data, without the other replies."""
+        return line_of(self)
 
-    @property
-    def system(self) -> str | None:
-        return self._system[0].text if self._system else None
-
-    @property
-    def num_characters(self) -> int:
-        """Return the size that `MAX_CHARACTERS` limits."""
-        return self._num_characters
-
-    @property
-    def last(self) -> Reply | None:
-        """Return the last reply as the generator gave it, with its trace.
-
-        None if the conversation ends with a text that was edited, stopped or loaded, or with the
-        reply before an undone one.
-        """
-        return self._exchanges[-1].shown.reply if self._exchanges else None
-
-    @property
-    def alternatives(self) -> list[str]:
-        """Return all replies to the last message, in the order in which they were given."""
-        return [one.text for one in self._exchanges[-1].replies] if self._exchanges else []
-
-    @property
-    def chosen(self) -> int:
-        """Return the number of the alternative that belongs to the conversation; 0: none."""
-        return self._exchanges[-1].chosen + 1 if self._exchanges else 0
-
-    # Replies
+    @cached_property
+    def contract(self) -> str:
+        """Return the hash of the model's contract; a large tokenizer takes a tenth of a second."""
+        return contract_sha256(self.generator.encoder)
 
     def say(self, text: str, on_text: Callable[[str], None]) -> Reply:
         """Answer the user and stream the reply; then add both turns to the history.
@@ -162,81 +137,9 @@ class ChatSession:
         """Return the number of first exchanges that cannot fit even at one token a turn."""
         return max(0, 2 * num_exchanges + 1 - self.generator.encoder.max_length) // 2
 
-    # Changes
-
-    def choose(self, number: int) -> None:
-        """Make an alternative the reply to the last message; the first one has number 1."""
-        last = self._last_exchange("there is no reply to choose")
-        require_number(number, len(last.replies), "alternative")
-        self._set(len(self._exchanges) - 1, replace(last, chosen=number - 1))
-
-    def undo(self) -> str:
-        """Remove the last exchange with its alternatives; return what the user said."""
-        last = self._last_exchange("there is nothing to undo")
-        self._num_characters -= last.num_characters
-        self._exchanges.pop()
-        return last.message
-
-    def edit(self, number: int, text: str) -> None:
-        """Replace the text of a reply, of which the first one has number 1, and judge it good."""
-        text = plain_text(text)
-        if not text:
-            raise DataError("the reply is empty", hint="give it a text")
-        self._last_exchange("there is no reply to edit")
-        require_number(number, len(self._exchanges), "reply")
-        exchange = self._exchanges[number - 1]
-        self._require_room(len(text) - len(exchange.shown.text))
-        self._set(number - 1, exchange.with_shown(Alternative(text, is_good=True)))
-
-    def judge(self, is_good: bool) -> None:
-        """State whether the last reply is worth training on."""
-        last = self._last_exchange("there is no reply to judge")
-        if is_good and not last.shown.text:
-            raise DataError("the reply is empty", hint="try again, or edit it")
-        self._set(len(self._exchanges) - 1, last.with_shown(replace(last.shown, is_good=is_good)))
-
-    def set_system(self, text: str | None) -> None:
-        """Replace the system turn for all replies to come; blank or None: there is none."""
-        system = (Turn("system", plain),) if text and (plain := plain_text(text)) else ()
-        change = size_of(system) - size_of(self._system)
-        self._require_room(change)
-        self._system = system
-        self._num_characters += change
-
     def set_value(self, key: str, text: str) -> None:
         """Change a sampling setting, or the seed; DataError names the values that it may have."""
         if key == "seed":
             self.seed = parsed_seed(text)
         else:
             self.settings = changed_settings(self.settings, key, text)
-
-    def reset(self) -> None:
-        """Discard everything but the system turn and the settings."""
-        self._exchanges = []
-        self._num_characters = size_of(self._system)
-
-    def restore(self, system: str | None, exchanges: Sequence[Exchange]) -> None:
-        """Replace the whole conversation, as when a saved one is loaded."""
-        turn = (Turn("system", system),) if system else ()
-        size = size_of(turn) + sum(one.num_characters for one in exchanges)
-        self._require_room(size - self._num_characters)
-        self._system, self._exchanges, self._num_characters = turn, list(exchanges), size
-
-    def _set(self, index: int, exchange: Exchange) -> None:
-        """Replace or append an exchange."""
-        before = self._exchanges[index : index + 1]
-        self._num_characters += exchange.num_characters - sum(old.num_characters for old in before)
-        self._exchanges[index : index + 1] = [exchange]
-
-    def _last_exchange(self, otherwise: str) -> Exchange:
-        if not self._exchanges:
-            raise DataError(otherwise, hint="say something first")
-        return self._exchanges[-1]
-
-    def _require_room(self, num_more: int) -> None:
-        """Raise DataError if so many more characters are too many."""
-        if num_more >= 0 and self._num_characters + num_more > MAX_CHARACTERS:
-            raise DataError(
-                f"the conversation is longer than {MAX_CHARACTERS:,} characters",
-                hint="start a new one: /reset",
-            )

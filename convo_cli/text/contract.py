@@ -69,6 +69,13 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
     )
 
 
+def contract_sha256(encoder: DialogueEncoder) -> str:
+    """Return one number for the whole contract: equal if two models read dialogues alike."""
+    values = contract_of(encoder).model_dump(mode="json")
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def save_encoder(encoder: DialogueEncoder, folder: Path, *, spiece: SpieceFile | None) -> None:
     """Write the tokenizer files, the chat template, dialogue.json, and any SentencePiece model."""
     encoder.tokenizer.chat_template = encoder.template.chat_template

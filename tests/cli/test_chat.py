@@ -186,7 +186,7 @@ def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, cap
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_json):
-    monkeypatch.setattr("convo_cli.chat.session.MAX_CHARACTERS", 5000)
+    monkeypatch.setattr("convo_cli.chat.conversation.MAX_CHARACTERS", 5000)
     generator: Any = SimpleNamespace(
         encoder=SimpleNamespace(max_length=8),
         stream=lambda history, settings, on_text, seed, index: Reply("yes", (1,), True, 0),

@@ -14,6 +14,11 @@ TRAIN_KEYS = ("train", "weight", "loss")
 """Keys of a turn or a dialogue that state whether it is trained on."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """Keys with the reasoning before an answer, on an assistant turn or beside a line's only reply."""
+SESSION_KEY = "convo_session"
+"""Key of a line with facts about a saved chat: the model, its contract, how replies were sampled.
+
+They are no part of the dialogue, so no warning names them.
+"""
 
 _REASONING_NAMES = frozenset(
     {

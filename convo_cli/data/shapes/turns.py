@@ -19,6 +19,7 @@ from convo_cli.data.problems import ProblemSink, kind_of, member, refuse
 from convo_cli.data.shapes.collector import NOTHING, LocatedTurn, TurnCollector
 from convo_cli.data.shapes.items.turn_keys import TEXT_KEYS
 from convo_cli.data.shapes.items.turn_lists import ListReader, listed_keys
+from convo_cli.data.shapes.known_keys import SESSION_KEY
 from convo_cli.data.shapes.mapped.mapping import line_columns, read_mapped
 from convo_cli.data.shapes.masks import stated_training
 from convo_cli.data.shapes.parallel_speakers import speaker_problem, speakers_beside
@@ -124,7 +125,7 @@ class _LineReader:
         if (speakers := speakers_beside(line, parts)) is not None:
             self._check_speakers(line[speakers], parts[0], speakers)
         beside = () if speakers is None else (speakers,)
-        known = (*shape.keys, *shape.optional, *SYSTEM_KEYS, *of_tools, *beside)
+        known = (*shape.keys, *shape.optional, *SYSTEM_KEYS, *of_tools, *beside, SESSION_KEY)
         talk.note_unread(line, "$", known, "assistant" if has_one_reply else None)
         if not has_one_reply and self._reasoning != "drop" and (keys := reasoning_keys(line)):
             code = "reasoning-place" if self._reasoning else "reasoning"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convo_cli.chat import session as module
+from convo_cli.chat import conversation as module
 from convo_cli.chat.session import ChatSession
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
