@@ -26,6 +26,7 @@ from convo_cli.cli.commands import (
     init_config,
     report,
     resume,
+    serve,
     train,
     validate_data,
 )
@@ -99,6 +100,7 @@ _add("evaluate", evaluate.evaluate)
 _add("report", report.report)
 _add("export", export.export)
 _add("chat", chat.chat)
+_add("serve", serve.serve)
 
 
 def main() -> None:

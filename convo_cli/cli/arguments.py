@@ -22,6 +22,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 _PATHS = {
+    "api_key_file",
     "config",
     "data",
     "files",

@@ -16,6 +16,10 @@ from convo_cli.text.templates.pieces import Rendering
 from convo_cli.wording import counted
 
 
+class PromptTooLongError(DataError):
+    """The last turn alone leaves too little room for a reply."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Ids up to where the reply begins; ``num_dropped`` turns at the start did not fit."""
@@ -34,8 +38,8 @@ def fit_prompt(
 
     ``render`` renders turns up to where the reply begins. System turns are always kept. The first
     turn that is kept is a user turn, unless the conversation begins with another one or no user
-    turn fits. Raises DataError if the template refuses the turns or the last turn alone does not
-    fit.
+    turn fits. Raises DataError if the template refuses the turns, PromptTooLongError if the last
+    turn alone does not fit.
     """
     whole = render(turns)
     if isinstance(whole, DataError):
@@ -68,7 +72,7 @@ def fit_prompt(
     repeated = whole.describe_head(num_system, is_folded=must_begin_with_user)
     free = max(0, room - bounds[0] - opening)
     what = "message" if free or not num_system else "system text"
-    raise DataError(
+    raise PromptTooLongError(
         f"the last message has {counted(int(lengths[len(spoken) - 1]), 'token')}, but the model's "
         f"window of {max_length} leaves only {free} beside a reply of {max_new_tokens}"
         + (f" and {repeated}" if repeated else ""),

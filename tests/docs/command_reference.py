@@ -85,6 +85,10 @@ convo export runs/convo exports/old --format legacy""",
 convo chat runs/convo
 convo chat exports/convo --system "Answer in one sentence." --temperature 0
 printf 'Hello!\\n' | convo chat exports/convo""",
+    "serve": """\
+convo serve exports/convo
+convo serve runs/convo exports/convo --port 8080
+convo serve exports/convo --host 0.0.0.0 --api-key-file key.txt --allow-host chat.example.org""",
 }
 """Command lines for each command; the docs tests parse all of them."""
 

@@ -1,0 +1,192 @@
+"""The `convo serve` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convo_cli.cli.options import (
+    BaseOption,
+    DeviceOption,
+    JsonOption,
+    LoadOption,
+    QuietOption,
+    within,
+)
+from convo_cli.errors import StoppedError, UsageError, first_line
+
+if TYPE_CHECKING:
+    from convo_cli.runs.selection import Which
+    from convo_cli.serve.served_models import ServedModel
+
+_PACKAGES = ("starlette.routing", "uvicorn")
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Exports, run directories, checkpoints, or hub ids."),
+    ],
+    load: LoadOption = None,
+    base: BaseOption = None,
+    host: Annotated[
+        str,
+        typer.Option(metavar="HOST", help="Address to listen on. All but loopback need a key."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(metavar="N", callback=within(0, 65535), help="Port; 0: any free one."),
+    ] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Key that requests need. Other users of this machine see it in `ps`: prefer "
+            "CONVO_API_KEY or --api-key-file.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File that holds only the key.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Another name of this server in the Host header. Repeatable."
+        ),
+    ] = None,
+    max_rows: Annotated[
+        int,
+        typer.Option(metavar="N", callback=within(1, 256), help="Replies computed at a time."),
+    ] = 16,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            callback=within(0, 10_000),
+            help="Requests that wait for their turn; any more are refused.",
+        ),
+    ] = 64,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    is_quiet: QuietOption = False,
+) -> None:
+    """Answer requests in the form of OpenAI's API, and show a chat page.
+
+    Example: convo serve exports/convo
+    """
+    from convo_cli.cli.arguments import require_device
+    from convo_cli.cli.console import announce, print_json
+    from convo_cli.cli.given_paths import require_model
+    from convo_cli.serve.api_keys import require_long, take_api_key
+    from convo_cli.serve.wire.sockets import is_loopback, listen
+
+    require_device(device)
+    _require_packages()
+    host = host.removeprefix("[").removesuffix("]")
+    key = take_api_key(api_key, api_key_file)
+    if is_open := not is_loopback(host):
+        require_long(key, host)
+    allowed = [_host_name(name) for name in allow_host or ()]
+    for model in models:
+        require_model(model, load)
+    listening = listen(host, port)
+    for model in models:
+        announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
+
+    served = _load(
+        models, load, base, device, max_rows=max_rows, max_waiting=max_waiting, is_quiet=is_quiet
+    )
+    from convo_cli.serve.api import Api
+    from convo_cli.serve.running import DRAIN_SECONDS, Server
+    from convo_cli.signals import listening as listening_to_signals
+
+    api = Api(
+        served,
+        hosts=allowed,
+        api_key=key,
+        is_reached_by_address=is_open,
+        say=None if is_quiet else _say,
+        report=_say,
+    )
+    server = Server(api, [model.engine for model in served], listening)
+    with listening_to_signals() as stop:
+        with stop.finishing(f"finishing the running replies (at most {DRAIN_SECONDS:.0f} s)"):
+            server.start()
+            names = ", ".join(model.id for model in served)
+            announce(
+                f"serving {names} at {listening.url} (API: {listening.url}/v1)", is_quiet=is_quiet
+            )
+            if as_json:
+                print_json(
+                    "serve", {"url": listening.url, "models": [model.id for model in served]}
+                )
+                sys.stdout.flush()
+            server.wait(stop)
+        raise StoppedError(stop.signal_number or 0, "the server has stopped")
+
+
+def _require_packages() -> None:
+    """Import what the server needs; UsageError with the command that installs it."""
+    try:
+        for name in _PACKAGES:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"convo serve needs the packages starlette and uvicorn ({first_line(error)})",
+            hint='pip install "convo-cli[serve]"',
+        ) from None
+
+
+def _host_name(name: str) -> str:
+    """Return a name of `--allow-host` as in a Host header, without a port."""
+    from convo_cli.serve.wire.guards import is_host_name
+
+    if not is_host_name(name):
+        raise UsageError(
+            f"--allow-host {name}: not the name of a host",
+            hint="give a name or address without a port, such as --allow-host chat.example.org",
+        )
+    return name.lower()
+
+
+def _load(
+    models: list[str],
+    load: Which | None,
+    base: str | None,
+    device: str,
+    *,
+    max_rows: int,
+    max_waiting: int,
+    is_quiet: bool,
+) -> list[ServedModel]:
+    """Load the models and start their engines."""
+    from convo_cli.cli.console import stderr_console
+    from convo_cli.cli.views.progress.reporter import make_progress
+    from convo_cli.model.open import generation_defaults, open_generator
+    from convo_cli.serve.engine import Engine
+    from convo_cli.serve.served_models import ServedModel, model_ids
+    from convo_cli.serve.wire.refusals import describe_fault
+
+    served = []
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
+        for model, name in zip(models, model_ids(models), strict=True):
+            generator = open_generator(model, device=device, emit=emit, which=load, base=base)
+            engine = Engine(
+                generator,
+                max_rows=max_rows,
+                max_waiting=max_waiting,
+                on_fault=lambda fault: _say(describe_fault(fault)),
+            )
+            served.append(ServedModel(name, generator, engine, generation_defaults(generator)))
+    return served
+
+
+def _say(line: str) -> None:
+    from convo_cli.cli.console import printable
+
+    sys.stderr.write(printable(line) + "\n")
+    sys.stderr.flush()

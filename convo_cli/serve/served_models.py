@@ -1,0 +1,108 @@
+"""Models that a server offers: their ids, their prompts and their entries in the list of models."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from convo_cli.config.schema import GenerationSettings
+from convo_cli.data.dialogue import Turn
+from convo_cli.errors import UsageError, typeable
+from convo_cli.model.decoding.generator import Generator
+from convo_cli.model.decoding.queries import Query
+from convo_cli.serve.jobs import Job
+from convo_cli.text.contract import contract_of
+from convo_cli.unseen import has_unseen
+
+_MAX_ID_CHARACTERS = 100
+
+
+class Answering(Protocol):
+    """The part of `convo_cli.serve.engine.Engine` that requests need."""
+
+    def submit(self, job: Job) -> None: ...
+
+    def cancel(self, job: Job) -> None: ...
+
+    def drain(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A model with its engine; ``defaults`` are the sampling settings of its folder."""
+
+    id: str
+    generator: Generator
+    engine: Answering
+    defaults: GenerationSettings
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def query(self, turns: Sequence[Turn], settings: GenerationSettings) -> Query:
+        """Return the prompt of a conversation; turns at its start that cannot fit are dropped.
+
+        The errors are those of `Generator.query`.
+        """
+        window = self.generator.encoder.max_length
+        head = 1 if turns and turns[0].role == "system" else 0
+        # Each turn has at least one token, so more turns than the window has tokens need not be
+        # rendered. The first turn decides with which roles a prompt may begin.
+        num_skipped = max(0, len(turns) - head - window)
+        while num_skipped and turns[head + num_skipped].role != turns[head].role:
+            num_skipped -= 1
+        query = self.generator.query([*turns[:head], *turns[head + num_skipped :]], settings)
+        return Query(query.ids, query.max_new_tokens, query.num_dropped + num_skipped)
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the entry in the list of models; ``convo`` is for the chat page."""
+        loaded = self.generator.loaded
+        contract = contract_of(self.generator.encoder).model_dump_json()
+        return {
+            "id": self.id,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "convo",
+            "convo": {
+                "window": self.generator.encoder.max_length,
+                "longest_reply": self.generator.longest_reply,
+                "contract": hashlib.sha256(contract.encode()).hexdigest(),
+                "sampling": self.defaults.model_dump(),
+                "title": None if loaded is None else loaded.title,
+            },
+        }
+
+
+def model_ids(sources: Sequence[str]) -> list[str]:
+    """Return an id for each model: the name of its folder, or the hub id; all are different.
+
+    UsageError for a folder whose name contains a line break.
+    """
+    ids = list[str]()
+    for source in sources:
+        name = _id_of(source)
+        others = (f"{name}-{number}" for number in range(2, len(sources) + 2))
+        ids.append(next(one for one in (name, *others) if one not in ids))
+    return ids
+
+
+def _id_of(source: str) -> str:
+    if not Path(source).exists():
+        return source  # a hub id
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - a link keeps its name
+    name = path.name
+    if path.parent.name == "checkpoints":
+        name = f"{path.parent.parent.name}-{name}"
+    if "".join(name.splitlines()) != name:
+        raise UsageError(
+            f"{source}: the name of this folder has a line break, so it cannot be a model's id",
+            hint=f"rename it: mv {typeable(source)} model",
+        )
+    shown = "".join(
+        "_" if not char.isprintable() or has_unseen(char) else char
+        for char in name[:_MAX_ID_CHARACTERS]
+    )
+    return shown or "model"

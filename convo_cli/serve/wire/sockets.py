@@ -1,0 +1,99 @@
+"""Listening sockets of the server. A port in use is an error before a model is loaded."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+
+from convo_cli.errors import UsageError
+
+_BACKLOG = 128
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Sockets for all addresses of one host, with the same port."""
+
+    sockets: list[socket.socket]
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the address for a browser on this machine."""
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
+
+
+def addresses_of(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    """Return family and address of a host's addresses; UsageError if it has none."""
+    try:
+        found = socket.getaddrinfo(
+            host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+    except (OSError, UnicodeError):
+        found = []
+    addresses = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found)
+    known: list[tuple[socket.AddressFamily, str]] = [
+        pair for pair in addresses if pair[0] in (socket.AF_INET, socket.AF_INET6)
+    ]
+    if not host or not known:
+        raise UsageError(
+            f"--host {host or repr(host)}: no address of that name",
+            hint="127.0.0.1 for this machine only, 0.0.0.0 for all networks",
+        )
+    return known
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach all addresses of the host."""
+    return all(
+        ipaddress.ip_address(one.partition("%")[0]).is_loopback for _, one in addresses_of(host)
+    )
+
+
+def listen(host: str, port: int) -> Listening:
+    """Open the port on each address of the host; 0 is any free port.
+
+    Connections wait in the system's queue until the server accepts them.
+    """
+    sockets = list[socket.socket]()
+    try:
+        for family, address in addresses_of(host):
+            opened = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(opened)
+            if os.name == "posix":  # on Windows it would share a port in use
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind((address, port))
+            opened.listen(_BACKLOG)
+            opened.setblocking(False)
+            port = opened.getsockname()[1]
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        raise _refusal(error, host, port) from None
+    return Listening(sockets, host, port)
+
+
+def _refusal(error: OSError, host: str, port: int) -> UsageError:
+    if error.errno == errno.EADDRINUSE:
+        return UsageError(
+            f"--port {port}: in use on {host}",
+            hint="stop the other program, or use another port; --port 0 takes a free one",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return UsageError(
+            f"--port {port}: you may not use this port on {host}",
+            hint="ports below 1024 belong to the system: use a higher one, such as --port 8000",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageError(
+            f"--host {host}: not an address of this machine",
+            hint="127.0.0.1 for this machine only, 0.0.0.0 for all networks",
+        )
+    return UsageError(f"--host {host} --port {port}: {error.strerror or error}")
