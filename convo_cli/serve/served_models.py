@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from convo_cli.errors import UsageError, typeable
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.queries import Query
 from convo_cli.serve.jobs import Job
-from convo_cli.text.contract import contract_of
+from convo_cli.text.contract import contract_sha256
 from convo_cli.unseen import has_unseen
 
 _MAX_ID_CHARACTERS = 100
@@ -60,7 +59,6 @@ class ServedModel:
     def as_object(self) -> dict[str, Any]:
         """Return the entry in the list of models; ``convo`` is for the chat page."""
         loaded = self.generator.loaded
-        contract = contract_of(self.generator.encoder).model_dump_json()
         return {
             "id": self.id,
             "object": "model",
@@ -69,7 +67,7 @@ class ServedModel:
             "convo": {
                 "window": self.generator.encoder.max_length,
                 "longest_reply": self.generator.longest_reply,
-                "contract": hashlib.sha256(contract.encode()).hexdigest(),
+                "contract": contract_sha256(self.generator.encoder),
                 "sampling": self.defaults.model_dump(),
                 "title": None if loaded is None else loaded.title,
             },
