@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,8 @@ def main() -> None:
     sys.argv = request["arguments"]
     if request["is_session"]:
         os.setsid()
+        if os.isatty(0):  # the session's terminal, which sends it signals
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     fork_bounded_process()
 
 

@@ -49,6 +49,11 @@ def require_stdin(consequence: str) -> None:
         raise UsageError(f"stdin is closed, so {consequence}", hint=hint)
 
 
+def can_talk() -> bool:
+    """Return whether a person types and sees what is printed."""
+    return sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+
+
 @contextmanager
 def stdout_errors() -> Iterator[None]:
     """Flush stdout after the block; if a write to it fails, end the process with an exit code.

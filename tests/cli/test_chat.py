@@ -5,24 +5,21 @@ from __future__ import annotations
 import io
 import os
 import re
-import select
 import shutil
 import signal
 import sys
-import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from convo_cli.chat.session import ChatSession
-from convo_cli.cli.views.chat_view import hold_conversation
+from convo_cli.cli.views.chatting.piped import answer_lines
 from convo_cli.config.schema import GenerationSettings, RunConfig
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Reply
-from tests.cases import quick_first
-from tests.commands import environment, run_here, start
+from tests.commands import run_here
 from tests.forks import start_fork
 
 MODEL = "exports/tiny"
@@ -142,7 +139,7 @@ class Parrot:
 
 def pipe(monkeypatch, capsys, session, text):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    hold_conversation(session, as_json=False, is_quiet=False)
+    answer_lines(session, as_json=False, is_quiet=False)
     return capsys.readouterr().out
 
 
@@ -179,7 +176,7 @@ def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, cap
     endless, parrot = Endless(b"a"), cast(Any, Parrot("ok"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
     with pytest.raises(DataError, match=r"^<stdin>:1: the line is longer than 1,048,576 bytes$"):
-        hold_conversation(parrot, as_json=False, is_quiet=False)
+        answer_lines(parrot, as_json=False, is_quiet=False)
     assert endless.num_read < 2**21
     assert capsys.readouterr().out == ""
 
@@ -196,9 +193,7 @@ def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_jso
     with pytest.raises(
         DataError, match=r"^<stdin>:\d+: the conversation is longer than 5,000 characters"
     ):
-        hold_conversation(
-            ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True
-        )
+        answer_lines(ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True)
     assert endless.num_read < 100_000
     assert len(capsys.readouterr().out) < 5000
 
@@ -232,57 +227,3 @@ class TestProcess:
         assert (process.returncode, out) == (130, b"")
         assert "Traceback" not in err.decode()
         assert err.endswith(b"\nstopped\n")
-
-    @pytest.mark.parametrize(
-        ("leave", "is_fork"), quick_first([(b"/quit\r", True), (b"\x03", False), (b"\x04", False)])
-    )
-    def test_a_terminal_talks_until_the_user_leaves(self, trained, leave, is_fork):
-        import pty
-
-        main_end, far_end = pty.openpty()
-        process = (start_fork if is_fork else start)(
-            trained, "chat", MODEL, *GREEDY, "--max-new-tokens", 60,
-            env=environment(TERM="xterm"), stdin=far_end, stdout=far_end, stderr=far_end,
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(far_end)
-        seen = ""
-
-        def wait_for(text: str) -> None:
-            nonlocal seen
-            deadline = time.monotonic() + 60
-            while text not in (seen := re.sub(r"\x1b\[[0-?]*[@-~]", "", seen)):
-                assert time.monotonic() < deadline, seen
-                if select.select([main_end], [], [], 1)[0]:
-                    seen += os.read(main_end, 4096).decode(errors="replace")
-            seen = seen.partition(text)[2]
-
-        try:
-            wait_for(f"{MODEL} on cpu")
-            wait_for("temperature 0, at most 60 tokens a reply")
-            wait_for("/reset starts over")
-            wait_for("you: ")
-            os.write(main_end, b"Hello!\r")
-            wait_for("model: ")
-            wait_for("[cut at 60 tokens]")
-            wait_for("you: ")
-            os.write(main_end, b"word " * 200 + b"\r")
-            wait_for("[the last message has ")
-            wait_for("you: ")
-            os.write(main_end, b"/reset\r")
-            wait_for("[the conversation starts over]")
-            wait_for("you: ")
-            os.write(main_end, b"/help\r")
-            wait_for("//text sends /text")
-            wait_for("you: ")
-            os.write(main_end, b"//help\r")
-            wait_for("model: ")
-            wait_for("you: ")
-            os.write(main_end, b"\x03")
-            wait_for("press Ctrl-C again or Ctrl-D to leave")
-            wait_for("you: ")
-            os.write(main_end, leave)
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
-            os.close(main_end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,17 +14,17 @@ from convo_cli.cli.options import (
     QuietOption,
     within,
 )
-from convo_cli.errors import UsageError
-from convo_cli.wording import counted
-
-if TYPE_CHECKING:
-    from convo_cli.config.schema import GenerationSettings
-    from convo_cli.model.decoding.generator import Generator
+from convo_cli.errors import UsageError, typeable
 
 
 def chat(
-    model: Annotated[
-        str, typer.Argument(help="An export, a run directory, a checkpoint, or a hub id.")
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="An export, a run directory, a checkpoint, or a hub id. Several models answer "
+            "each message one after the other.",
+        ),
     ],
     load: LoadOption = None,
     base: BaseOption = None,
@@ -75,53 +75,49 @@ def chat(
     from convo_cli.cli.arguments import is_text, note_longest_reply, require_device
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_model
-    from convo_cli.cli.streams import require_stdin
+    from convo_cli.cli.streams import can_talk, require_stdin
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_device(device)
     if system is not None and not is_text(system):
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
-    require_model(model, load)
+    for model in models:
+        require_model(model, load)
     require_stdin("there is nothing to answer")
-    announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
+    is_terminal = not as_json and can_talk()
+    if len(models) > 1 and not is_terminal:
+        raise UsageError(
+            "several models answer only on a terminal, without --json",
+            hint=f"convo chat {typeable(models[0])}",
+        )
+    announce(f"loading {', '.join(models)} (this takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
 
+    from convo_cli.chat.saved_sessions import SessionFile
     from convo_cli.chat.session import ChatSession
     from convo_cli.cli.console import stderr_console
-    from convo_cli.cli.views.chat_view import hold_conversation
+    from convo_cli.cli.views.chatting.piped import answer_lines
+    from convo_cli.cli.views.chatting.terminal import talk
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.model.open import generation_defaults, open_generator
 
-    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
-        generator = open_generator(model, device=device, emit=emit, which=load, base=base)
-        if max_new_tokens is not None:
-            note_longest_reply(generator, max_new_tokens, emit)
     chosen = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "max_new_tokens": max_new_tokens,
     }
-    settings = generation_defaults(generator).model_copy(
-        update={key: value for key, value in chosen.items() if value is not None}
-    )
-    hold_conversation(
-        ChatSession(generator, settings, system=system, seed=seed),
-        banner=_banner(model, generator, settings),
-        as_json=as_json,
-        is_quiet=is_quiet,
-    )
-
-
-def _banner(model: str, generator: Generator, settings: GenerationSettings) -> str:
-    """Describe the model and the sampling in two lines."""
-    loaded = generator.loaded
-    step = f", {loaded.title}" if loaded is not None else ""
-    length = min(settings.max_new_tokens, generator.longest_reply)
-    sampling = (
-        f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}"
-        if settings.temperature
-        else "temperature 0"
-    )
-    where = f"{model}{step} on {generator.model.device}"
-    return f"{where}\n{sampling}, at most {counted(length, 'token')} a reply"
+    changes = {key: value for key, value in chosen.items() if value is not None}
+    sessions = list[ChatSession]()
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
+        for model in models:
+            generator = open_generator(model, device=device, emit=emit, which=load, base=base)
+            if max_new_tokens is not None:
+                note_longest_reply(generator, max_new_tokens, emit)
+            settings = generation_defaults(generator).model_copy(update=changes)
+            sessions.append(ChatSession(generator, settings, system=system, seed=seed))
+    if is_terminal:
+        conversations = [(one, SessionFile.new(one.contract)) for one in sessions]
+        talk(models, conversations, is_quiet=is_quiet)
+    else:
+        answer_lines(sessions[0], as_json=as_json, is_quiet=is_quiet)

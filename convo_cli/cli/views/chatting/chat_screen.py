@@ -1,0 +1,113 @@
+"""Output of a chat: replies on stdout as they arrive, and all else on stderr.
+
+No line is wider than the terminal, and no control sequence of a foreign text reaches it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO
+
+from convo_cli.cli.console import PrintableStream, printable
+from convo_cli.cli.views.chatting.wrapping import WordWrap, columns
+
+USER, MODELS = "cyan", ("magenta", "yellow", "green", "blue")
+"""Colours of the labels; those of several models repeat."""
+_CODES = {"cyan": 36, "magenta": 35, "yellow": 33, "green": 32, "blue": 34}
+_PLAIN_TERMINALS = (None, "", "dumb", "unknown")
+_WIDTH = 80  # of a stream without a size
+_WIDEST = 10_000
+
+
+class TerminalClosedError(KeyboardInterrupt):
+    """Raised in a reply when the terminal is gone: the session keeps what was said."""
+
+
+def is_plain_terminal() -> bool:
+    """Return whether the terminal shows text and nothing else, as in an editor's shell."""
+    return os.environ.get("TERM") in _PLAIN_TERMINALS
+
+
+def width_of(stream: TextIO) -> int:
+    """Return the columns of a stream's terminal now: it may be resized at any time."""
+    try:
+        return min(os.get_terminal_size(stream.fileno()).columns or _WIDTH, _WIDEST)
+    except (OSError, ValueError):
+        return _WIDTH
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return a text in bold and a colour, unless the user or the terminal wants none."""
+    if os.environ.get("NO_COLOR") or is_plain_terminal():
+        return text
+    return f"\x1b[1;{_CODES[colour]}m{text}\x1b[0m"
+
+
+def wrapped(text: str, width: Callable[[], int]) -> str:
+    """Return a foreign text with line breaks, ready to be shown."""
+    wrapping = WordWrap(width)
+    return wrapping.push(printable(text)) + wrapping.finish()
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Both streams of a chat. ``is_quiet`` leaves out notes on replies."""
+
+    is_quiet: bool = False
+
+    def tell(self, text: str) -> None:
+        """Show lines of the program itself, with texts of others in them."""
+        sys.stderr.write(wrapped(text, lambda: width_of(sys.stderr)) + "\n")
+        sys.stderr.flush()
+
+    def note(self, text: str) -> None:
+        """Tell in brackets what happened."""
+        self.tell(f"[{text}]")
+
+    def stream(self, label: str, colour: str) -> ReplyStream:
+        """Begin a reply after its label."""
+        return ReplyStream(label, colour)
+
+
+class ReplyStream:
+    """A reply as it arrives: wrapped on a terminal, one line of text elsewhere."""
+
+    def __init__(self, label: str, colour: str) -> None:
+        self._printable = PrintableStream()
+        self._wrapping = None
+        if sys.stdout.isatty():
+            label = f"{printable(label)}: "
+            self._wrapping = WordWrap(lambda: width_of(sys.stdout), column=text_width(label))
+            _write(coloured(label, colour))
+
+    def push(self, piece: str) -> None:
+        """Show what can be shown now; TerminalClosedError if the terminal is gone."""
+        self._show(self._printable.push(piece))
+
+    def finish(self) -> None:
+        """Show the rest and end the line."""
+        self._show(self._printable.finish())
+        _write((self._wrapping.finish() if self._wrapping else "") + "\n")
+
+    def _show(self, text: str) -> None:
+        _write(self._wrapping.push(text) if self._wrapping else text.replace("\n", " "))
+
+
+def text_width(text: str) -> int:
+    """Return the columns of a line."""
+    return sum(map(columns, text))
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `convo chat … | head`, which the error boundary knows
+        raise
+    except OSError as error:
+        if sys.stdout.isatty() or not sys.stdin.isatty():
+            raise
+        raise TerminalClosedError from error

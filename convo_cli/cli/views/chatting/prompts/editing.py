@@ -1,0 +1,164 @@
+"""Line editing at a prompt: history, completion, several lines, and an editor of the user's choice.
+
+prompt_toolkit is imported in the functions, because a chat through a pipe does not need it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from convo_cli.cli.console import printable
+from convo_cli.cli.views.chatting.chat_screen import USER, Screen
+from convo_cli.cli.views.chatting.prompts.prompt_history import HistoryFile, history_path
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import CompleteEvent, Completion
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+QUOTES = '"""'
+"""Opens and closes a text of several lines."""
+_EDITORS = ("/usr/bin/editor", "/usr/bin/nano", "/usr/bin/pico", "/usr/bin/vi", "/usr/bin/emacs")
+"""Editors that prompt_toolkit tries after $VISUAL and $EDITOR."""
+_OPENED = re.compile(rf"\s*(/\w+\s+)?{QUOTES}")
+
+
+def is_open(text: str) -> bool:
+    """Return whether a text, or the text after a command, has quotes that are not closed yet."""
+    opened = _OPENED.match(text)
+    return opened is not None and not text[opened.end() :].rstrip().endswith(QUOTES)
+
+
+def unquoted(text: str) -> str:
+    """Return a text without the quotes around it."""
+    inner = text.strip()
+    if not inner.startswith(QUOTES):
+        return text
+    return inner.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+
+
+class LineEditor:
+    """Reads texts from a terminal that moves its cursor."""
+
+    is_raw = True
+
+    def __init__(self, screen: Screen, completions: Callable[[str], Iterator[Completion]]) -> None:
+        from prompt_toolkit.shortcuts import CompleteStyle
+
+        self._screen = screen
+        self._messages = _prompt_session(
+            key_bindings=_bindings(screen),
+            history=_history(),
+            completer=_completer(completions),
+            complete_style=CompleteStyle.READLINE_LIKE,
+        )
+        self._others = _prompt_session(key_bindings=_bindings(screen))
+
+    def read(self, label: str, default: str | None = None) -> str:
+        """Return the next text; EOFError at the end of the input.
+
+        A ``default`` is shown to be edited; its text does not enter the history.
+        """
+        session = self._messages if default is None else self._others
+        text = session.prompt([(f"bold ansi{USER}", label)], default=default or "")
+        return text.encode("utf-8", "replace").decode("utf-8")  # pasted input may be invalid text
+
+
+def _prompt_session(**options: Any) -> PromptSession[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import create_output
+
+    return PromptSession(
+        multiline=True, complete_while_typing=False, enable_suspend=True, tempfile_suffix=".txt",
+        output=create_output(always_prefer_tty=True), **options,
+    )  # fmt: skip
+
+
+def _history() -> Any:
+    from prompt_toolkit.history import History
+
+    file = HistoryFile(history_path())
+
+    class Entries(History):
+        def load_history_strings(self) -> Iterable[str]:
+            return reversed(file.load())
+
+        def store_string(self, string: str) -> None:
+            file.add(string)
+
+    return Entries()
+
+
+def _completer(completions: Callable[[str], Iterator[Completion]]) -> Any:
+    from prompt_toolkit.completion import Completer
+
+    class Words(Completer):
+        def get_completions(
+            self, document: Document, complete_event: CompleteEvent
+        ) -> Iterator[Completion]:
+            for found in completions(document.text_before_cursor):
+                if found.text == printable(found.text):  # a file may have any name
+                    yield found
+
+    return Words()
+
+
+def _bindings(screen: Screen) -> KeyBindings:
+    from prompt_toolkit.application import run_in_terminal
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
+    from prompt_toolkit.key_binding import KeyBindings
+
+    bindings = KeyBindings()
+    is_typing = has_focus(DEFAULT_BUFFER)  # and not searching the history
+
+    @bindings.add("escape", "enter", filter=is_typing)
+    @bindings.add("escape", "c-j", filter=is_typing)
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @bindings.add("enter", filter=is_typing)
+    def _send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if is_open(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @bindings.add("c-x", "c-e", filter=is_typing)
+    def _edit(event: KeyPressEvent) -> None:
+        async def edit() -> None:
+            if missing := _missing_editor():
+                await run_in_terminal(lambda: screen.note(missing))
+                return
+            try:
+                await event.current_buffer.open_in_editor()
+            except (OSError, ValueError) as error:
+                reason = f"the text of the editor cannot be read: {error}"
+                await run_in_terminal(lambda: screen.note(reason))
+
+        event.app.create_background_task(edit())
+
+    return bindings
+
+
+def _missing_editor() -> str:
+    """Return why there is no editor; empty if there is one."""
+    for name in ("VISUAL", "EDITOR"):
+        if command := os.environ.get(name):
+            try:
+                words = shlex.split(command)
+            except ValueError as error:
+                return f"${name} is not a command: {error}"
+            if words and shutil.which(words[0]):
+                return ""
+            return f"${name}: {command}: no such program"
+    if any(map(os.path.exists, _EDITORS)):
+        return ""
+    return "there is no editor: set $EDITOR, for example to nano"

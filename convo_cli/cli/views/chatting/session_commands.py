@@ -1,0 +1,80 @@
+"""The commands /save and /load of a chat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convo_cli.chat.saved_sessions import recent_sessions, reopen
+from convo_cli.chat.session_folder import write_session
+from convo_cli.cli.views.chatting.actions import one_of, split
+from convo_cli.cli.views.chatting.banner import shown_path
+from convo_cli.errors import DataError
+from convo_cli.storage.atomic import disk_errors
+from convo_cli.wording import counted
+
+if TYPE_CHECKING:
+    from convo_cli.cli.views.chatting.terminal import Chat, Talker
+
+
+def save(chat: Chat, text: str) -> None:
+    """Write the conversation into a file, or tell where it is saved anyway."""
+    talkers, rest = split(chat, text)
+    talker = one_of(talkers)
+    if not talker.session.exchanges:
+        raise DataError("there is nothing to save", hint="say something first")
+    if not rest:
+        path = talker.file.path
+        if warning := talker.file.save(talker.session):
+            chat.screen.tell(f"warning: {warning}")
+        elif path is not None:
+            chat.screen.note(f"saved after each reply in {shown_path(path)}")
+        return
+    path = _path(rest)
+    with disk_errors(path):
+        exists = path.exists()
+    if exists and not _may_replace(chat, path):
+        chat.screen.note("nothing is written")
+        return
+    write_session(path, talker.session)
+    chat.screen.note(f"saved in {shown_path(path)}: a line of training data")
+
+
+def load(chat: Chat, text: str) -> None:
+    """Go on with a saved conversation; by default the last one before this."""
+    talkers, rest = split(chat, text)
+    talker = one_of(talkers)
+    path = _path(rest) if rest else _last_but(talker)
+    if talker.file.path is not None and path.absolute() == talker.file.path:
+        raise DataError(f"{shown_path(path)}: the session is this one")
+    chat.save()
+    session, file, note = reopen(path, talker.session.generator)
+    talker.file.close()
+    talker.session, talker.file = session, file
+    chat.screen.note(f"loaded {counted(len(session.exchanges), 'exchange')} of {shown_path(path)}")
+    if note:
+        chat.screen.note(note)
+
+
+def _last_but(talker: Talker) -> Path:
+    """Return the last saved session with this model, apart from the one that is open."""
+    found = recent_sessions(talker.session.contract, 2)
+    others = [path for path in found if path != talker.file.path]
+    if not others:
+        raise DataError("there is no other saved session with this model", hint="/load FILE")
+    return others[0]
+
+
+def _may_replace(chat: Chat, path: Path) -> bool:
+    answer = chat.ask(f"{shown_path(path)} exists; replace it (y/n)? ", "")
+    return answer is not None and answer.strip().lower() in ("y", "yes")
+
+
+def _path(text: str) -> Path:
+    """Return the path that was typed, with ~ for the home directory."""
+    if "\0" in text:
+        raise DataError("a path has no NUL character")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # there is no such user
+        raise DataError(f"{text}: {error}") from None
