@@ -5,7 +5,7 @@ Shapes: B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from torch import Tensor
@@ -21,17 +21,22 @@ def decode(
     lengths: Sequence[int],
     stop_ids: Collection[int],
     computing: AbstractContextManager[None],
+    record: Callable[[Tensor, Sequence[int]], None] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Yield each new token as (row, token); ``logits`` (B, V) are those of the first tokens.
 
     A row ends at a stop token or at its number of tokens in ``lengths``, and leaves the batch.
-    ``computing`` is entered for each computation, but never while the caller's code runs.
+    ``computing`` is entered for each computation, but never while the caller's code runs. When a
+    token is yielded, its row has read all tokens before it. ``record`` receives all logits (B, V)
+    and the chosen tokens.
     """
     going = list(range(len(lengths)))
     left = list(lengths)
     while True:
         with computing:
             tokens = chooser.choose(logits)
+            if record is not None:
+                record(logits, tokens)
         places = []
         for place, (row, token) in enumerate(zip(going, tokens, strict=True)):
             yield row, token

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,15 +21,19 @@ from convo_cli.model.decoding.branched_replies import BranchPlan
 from convo_cli.model.decoding.decode_loop import decode
 from convo_cli.model.decoding.failures import ComputingReply
 from convo_cli.model.decoding.passes.forward_choice import ProvenForward, weights_version
+from convo_cli.model.decoding.passes.kept_row import KeptRow
 from convo_cli.model.decoding.queries import (
     Answers,
+    DialogueReplies,
     Query,
+    Reply,
     Start,
     begin,
     begin_branches,
     in_batches,
 )
 from convo_cli.model.decoding.sampling import TokenChooser, reply_randomness
+from convo_cli.model.decoding.trace import Trace, TraceRecorder
 from convo_cli.text.encoder import DialogueEncoder
 
 if TYPE_CHECKING:
@@ -39,26 +42,7 @@ if TYPE_CHECKING:
     from convo_cli.runs.loaded import LoadedCheckpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A reply of the model. ``stopped`` is False if it was cut at ``max_new_tokens``."""
-
-    text: str
-    ids: tuple[int, ...]
-    stopped: bool
-    num_dropped: int
-    """Turns dropped from the start of the history because they did not fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class DialogueReplies:
-    """Replies to the assistant turns of one dialogue, and the nll of the real ones."""
-
-    turns: tuple[int, ...]
-    """Indices of the turns that were answered; the others do not fit the window."""
-    replies: tuple[Reply, ...]
-    nll: NDArray[np.float64]
-    """(N,) nats of each assistant target, in the order of the examples and of their tokens."""
+__all__ = ["DialogueReplies", "Generator", "Reply"]
 
 
 class Generator:
@@ -78,6 +62,7 @@ class Generator:
         self.loaded = loaded
         """The checkpoint in that folder; None if the folder is no checkpoint of a run."""
         self._forward: tuple[object, ProvenForward] | None = None
+        self._kept: KeptRow | None = None
 
     @property
     def longest_reply(self) -> int:
@@ -187,19 +172,34 @@ class Generator:
         ``on_text`` receives each piece of the text once it is final; joined, the pieces are
         ``Reply.text``. An exception of ``on_text`` ends the reply and is passed on. Raises the
         errors of `replies`.
+
+        The row of the reply is kept until the next call of this method or of `forget`, and the next
+        prompt is read from the first token that differs. After an exception, only KeyboardInterrupt
+        keeps it.
         """
+        recorder = TraceRecorder()
         query = self.query(history, settings)
         seed = secrets.randbits(63) if seed is None else seed
         decoder, ids = self.encoder.stream(), list[int]()
         with self._answering() as forward:
-            tokens = self._decode(partial(begin, forward.passes), [query], settings, seed, [index])
-            for _, token in tokens:
-                ids.append(token)
-                if piece := decoder.push(token):
-                    on_text(piece)
+            kept = self._kept = self._kept or KeptRow(forward)
+            tokens = self._decode(kept.begin, [query], settings, seed, [index], recorder)
+            try:
+                for _, token in tokens:
+                    kept.append(ids[-1:])
+                    ids.append(token)
+                    if piece := decoder.push(token):
+                        on_text(piece)
+            except Exception:
+                self.forget()
+                raise
         if piece := decoder.finish():
             on_text(piece)
-        return self._reply(query, ids)
+        return self._reply(query, ids, recorder.finish(len(query.ids), kept.num_reused))
+
+    def forget(self) -> None:
+        """Free the row of the last streamed reply."""
+        self._kept = None
 
     def _fill(self, answers: Answers, numbers: Sequence[int], start: Start) -> None:
         """Answer the queries with these numbers in one batch."""
@@ -216,19 +216,22 @@ class Generator:
         settings: GenerationSettings,
         seed: int,
         indices: Sequence[int],
+        recorder: TraceRecorder | None = None,
     ) -> Iterator[tuple[int, int]]:
         """Yield each new token of one batch with its row."""
         lengths = [query.max_new_tokens for query in queries]
-        prompts = [query.ids for query in queries]
-        chooser = TokenChooser(settings, prompts, [reply_randomness(seed, i) for i in indices])
+        randomness = [reply_randomness(seed, index) for index in indices]
+        chooser = TokenChooser(settings, [query.ids for query in queries], randomness)
         computing = ComputingReply(self.model)
         with computing:
             rows, logits = start(queries, max(lengths))
-        yield from decode(rows, logits, chooser, lengths, self.encoder.stop_ids, computing)
+        stop_ids = self.encoder.stop_ids
+        record = None if recorder is None else recorder.record
+        yield from decode(rows, logits, chooser, lengths, stop_ids, computing, record)
 
-    def _reply(self, query: Query, ids: Sequence[int]) -> Reply:
+    def _reply(self, query: Query, ids: Sequence[int], trace: Trace | None = None) -> Reply:
         stopped = bool(ids) and ids[-1] in self.encoder.stop_ids
-        return Reply(self.encoder.decode(ids), tuple(ids), stopped, query.num_dropped)
+        return Reply(self.encoder.decode(ids), tuple(ids), stopped, query.num_dropped, trace)
 
     @contextmanager
     def _answering(self) -> Iterator[ProvenForward]:
@@ -240,7 +243,7 @@ class Generator:
                 weights = weights_version(self.model)
                 # While training, weights change between two replies.
                 if self._forward is None or self._forward[0] != weights:
-                    self._forward = None  # frees a copy of the old weights first
+                    self._forward = self._kept = None  # frees a copy of the old weights first
                     self._forward = weights, ProvenForward(self.model, self.encoder)
                 yield self._forward[1]
         finally:

@@ -1,4 +1,4 @@
-"""Prompts that wait for a reply, and the batches in which they are answered.
+"""Prompts that wait for a reply, the batches in which they are answered, and replies.
 
 Shapes: B rows, V vocabulary.
 """
@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.model.decoding.passes.forward import Forward, Ids, Pass, Rows
+from convo_cli.model.decoding.trace import Trace
 
 MAX_SLOTS = 16_384  # tokens of prompts and replies in a batch, with padding
 _Item = TypeVar("_Item")
@@ -35,6 +38,30 @@ class Query:
     def size(self) -> int:
         """Return the number of tokens of the prompt and the longest possible reply."""
         return len(self.ids) + self.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply of the model. ``stopped`` is False if it was cut at ``max_new_tokens``."""
+
+    text: str
+    ids: tuple[int, ...]
+    stopped: bool
+    num_dropped: int
+    """Turns dropped from the start of the history because they did not fit."""
+    trace: Trace | None = field(default=None, compare=False)
+    """Its times and probabilities; None unless it was streamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueReplies:
+    """Replies to the assistant turns of one dialogue, and the nll of the real ones."""
+
+    turns: tuple[int, ...]
+    """Indices of the turns that were answered; the others do not fit the window."""
+    replies: tuple[Reply, ...]
+    nll: NDArray[np.float64]
+    """(N,) nats of each assistant target, in the order of the examples and of their tokens."""
 
 
 @dataclass

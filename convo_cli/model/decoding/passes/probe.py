@@ -39,6 +39,7 @@ class Probe:
         self._rows = [_ordinary_ids(model, encoder, length, seed) for seed in range(2)]
         self._expected: list[Tensor] = []
 
+    @torch.inference_mode()
     def proves(self, holds: Callable[[Forward], bool], forward: Forward) -> bool:
         """Return whether a property holds; False if the model fails to compute what it needs."""
         try:
