@@ -117,6 +117,7 @@ class ScriptedServer:
             self.num_left += 1
             raise
         if answer.is_broken:
+            await asyncio.sleep(0.3)  # a browser drops what it has not read when a stream breaks
             raise ConnectionResetError
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import stat
@@ -54,14 +53,9 @@ def require_long(key: str | None, host: str) -> None:
 
 
 def is_authorized(header: bytes | None, key: str) -> bool:
-    """Return whether an Authorization header holds the key, in constant time."""
+    """Return whether an Authorization header holds the key; the time tells nothing about it."""
     scheme, _, sent = (header or b"").partition(b" ")
-    is_key = hmac.compare_digest(_digest(sent.strip()), _digest(key.encode()))
-    return is_key and scheme.lower() == b"bearer"
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    return hmac.compare_digest(sent.strip(), key.encode()) and scheme.lower() == b"bearer"
 
 
 def _read(file: Path) -> str:

@@ -85,9 +85,8 @@ class Connection(H11Protocol):
             self.waiting.remove(self)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()  # may begin the answer to the next request
-        if self._is_receiving():
-            self.waiting.add(self)
+        self.waiting.add(self)
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
