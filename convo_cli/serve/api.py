@@ -31,7 +31,6 @@ class Api:
         *,
         hosts: Collection[str] = (),
         api_key: str | None = None,
-        is_reached_by_address: bool = False,
         say: Say | None = None,
         report: Say,
         max_seconds: float = MAX_SECONDS,
@@ -56,7 +55,6 @@ class Api:
             Router(routes, redirect_slashes=False),
             hosts=hosts,
             api_key=api_key,
-            is_reached_by_address=is_reached_by_address,
         )
         self._app = AccessLog(SafeHeaders(Refusals(guarded, report)), say)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import stat
@@ -53,9 +54,14 @@ def require_long(key: str | None, host: str) -> None:
 
 
 def is_authorized(header: bytes | None, key: str) -> bool:
-    """Return whether an Authorization header holds the key; the time tells nothing about it."""
+    """Return whether an Authorization header holds the key, in constant time."""
     scheme, _, sent = (header or b"").partition(b" ")
-    return hmac.compare_digest(sent.strip(), key.encode()) and scheme.lower() == b"bearer"
+    is_key = hmac.compare_digest(_digest(sent.strip()), _digest(key.encode()))
+    return is_key and scheme.lower() == b"bearer"
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def _read(file: Path) -> str:

@@ -57,18 +57,15 @@ class ChatCompletions:
         self._bodies = Bodies()
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="convo-requests")
         self._num_reading = 0
-        self.num_answering = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._require_open()
         raw = await self._bodies.read(receive)
-        self.num_answering += 1
         exchange = Exchange(receive, self._max_seconds)
         try:
             asked = await exchange.until(self._read(raw))
             await self._answer(asked, exchange, send, record_of(scope))
         finally:
-            self.num_answering -= 1
             exchange.close()
 
     def _require_open(self) -> None:
@@ -155,7 +152,10 @@ def _asked(raw: bytes, models: Mapping[str, ServedModel]) -> _Asked:
     except DataError as error:
         raise ApiError(400, error.message, code="invalid_messages", param="messages") from None
     except ModelError:
-        message = "the messages take the model's chat template beyond its limits of time and memory"
+        message = (
+            "the model's chat template or tokenizer fails on these messages, or takes too much "
+            "time or memory"
+        )
         raise ApiError(400, message, code="invalid_messages", param="messages") from None
     return _Asked(request, model, query, settings)
 

@@ -45,19 +45,15 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 _NEUTRAL_IN_MESSAGE: Mapping[str, tuple[Any, ...]] = {"tool_calls": ([],), "annotations": ([],)}
 _RENAMED = {"developer": "system"}
 _SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-_CONTROL = {chr(code) for code in range(32)} - set("\t\n\r")
 
 
 def _as_text(content: Any) -> Any:
-    """Join a list of text parts, and refuse characters that no training data contains."""
+    """Join a list of text parts; white space at the ends and line ends become as in data files."""
     if isinstance(content, list):
         if not all(_is_text_part(part) for part in content):
             raise PydanticCustomError("content", "each part is {{'type': 'text', 'text': '…'}}")
         content = "".join(part["text"] for part in content)
     if isinstance(content, str):
-        if found := _CONTROL.intersection(content):
-            code = f"U+{ord(min(found)):04X}"
-            raise PydanticCustomError("content", "it contains the control character " + code)
         return content.replace("\r\n", "\n").replace("\r", "\n").strip()
     return content
 
@@ -121,10 +117,10 @@ class ChatRequest(_Strict):
             role: Role = "system" if message.role == "developer" else message.role
             if role == "system" and index > 0:
                 raise _refused(f"messages[{index}].role", "a system message must be the first one")
-            if message.content:
-                turns.append(Turn(role, message.content))
-            elif role != "system":
+            if role == "user" and not message.content:
                 raise _refused(f"messages[{index}].content", "the text is empty")
+            if role != "system" or message.content:
+                turns.append(Turn(role, message.content))
         if self.messages[-1].role != "user":
             place = f"messages[{len(self.messages) - 1}].role"
             raise _refused(place, "the last message must be the user's")

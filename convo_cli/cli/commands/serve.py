@@ -82,18 +82,22 @@ def serve(
     from convo_cli.cli.console import announce, print_json
     from convo_cli.cli.given_paths import require_model
     from convo_cli.serve.api_keys import require_long, take_api_key
-    from convo_cli.serve.wire.sockets import is_loopback, listen
+    from convo_cli.serve.wire.guards import is_host_name
+    from convo_cli.serve.wire.sockets import addresses_of, are_loopback, listen
 
     require_device(device)
     _require_packages()
     host = host.removeprefix("[").removesuffix("]")
     key = take_api_key(api_key, api_key_file)
-    if is_open := not is_loopback(host):
+    addresses = addresses_of(host)
+    if not are_loopback(addresses):
         require_long(key, host)
     allowed = [_host_name(name) for name in allow_host or ()]
+    if is_host_name(host):
+        allowed.append(host)
     for model in models:
         require_model(model, load)
-    listening = listen(host, port)
+    listening = listen(host, addresses, port)
     for model in models:
         announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
 
@@ -108,7 +112,6 @@ def serve(
         served,
         hosts=allowed,
         api_key=key,
-        is_reached_by_address=is_open,
         say=None if is_quiet else _say,
         report=_say,
     )
@@ -164,6 +167,10 @@ def _load(
     is_quiet: bool,
 ) -> list[ServedModel]:
     """Load the models and start their engines."""
+    from convo_cli.text.bounded.client import start_bounded_process
+
+    start_bounded_process()
+
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.model.open import generation_defaults, open_generator

@@ -85,8 +85,9 @@ class Connection(H11Protocol):
             self.waiting.remove(self)
 
     def on_response_complete(self) -> None:
-        self.waiting.add(self)
-        super().on_response_complete()
+        super().on_response_complete()  # may begin the answer to the next request
+        if self._is_receiving():
+            self.waiting.add(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()

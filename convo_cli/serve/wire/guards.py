@@ -64,17 +64,11 @@ class Guards:
         *,
         hosts: Collection[str],
         api_key: str | None,
-        is_reached_by_address: bool = False,
     ) -> None:
-        """Take the names of ``--allow-host`` beside those of this machine.
-
-        With ``is_reached_by_address``, also the address to which a connection came is a name of the
-        server: no other site can have it as its name.
-        """
+        """Take the names of ``--allow-host`` beside those of this machine."""
         self._app = app
         self._given = frozenset(host.lower() for host in hosts)
         self._api_key = api_key
-        self._is_reached_by_address = is_reached_by_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -94,24 +88,16 @@ class Guards:
     def _require_host(self, scope: Scope, value: bytes | None) -> bytes:
         """Return the Host header; 421 unless it is a name of this server, with any port.
 
-        A forwarded port has another number than the server's own.
+        The address to which the connection came is one, because it belongs to no other site. A
+        forwarded port has another number than the server's own.
         """
         found = _HOST.fullmatch((value or b"").lower())
         if found is not None:
             name = found[1].decode()
-            if name in LOOPBACK_HOSTS | self._given or self._is_own_address(scope, name):
+            if name in LOOPBACK_HOSTS | self._given or _is_own_address(scope, name):
                 return found[0]
         message = "the Host header is no name of this server; --allow-host adds one"
         raise ApiError(421, message, code="unknown_host")
-
-    def _is_own_address(self, scope: Scope, name: str) -> bool:
-        server = scope.get("server")
-        if not self._is_reached_by_address or not server:
-            return False
-        try:
-            return ipaddress.ip_address(name.strip("[]")) == ipaddress.ip_address(server[0])
-        except ValueError:
-            return False
 
     def _require_origin(
         self, scope: Scope, headers: list[tuple[bytes, bytes]], host: bytes
@@ -127,6 +113,14 @@ class Guards:
         if any(origin not in own for origin in origins) or len(origins) > 1 or is_foreign:
             message = "only the page of this server may send requests from a browser"
             raise ApiError(403, message, code="foreign_origin")
+
+
+def _is_own_address(scope: Scope, name: str) -> bool:
+    address = (scope.get("server") or ("",))[0]
+    try:
+        return ipaddress.ip_address(name.strip("[]")) == ipaddress.ip_address(address)
+    except ValueError:
+        return False
 
 
 def is_host_name(name: str) -> bool:

@@ -6,9 +6,13 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from convo_cli.errors import UsageError
+
+Address: TypeAlias = tuple[socket.AddressFamily, str]
 
 _BACKLOG = 128
 
@@ -28,7 +32,7 @@ class Listening:
         return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
 
 
-def addresses_of(host: str) -> list[tuple[socket.AddressFamily, str]]:
+def addresses_of(host: str) -> list[Address]:
     """Return family and address of a host's addresses; UsageError if it has none."""
     try:
         found = socket.getaddrinfo(
@@ -37,7 +41,7 @@ def addresses_of(host: str) -> list[tuple[socket.AddressFamily, str]]:
     except (OSError, UnicodeError):
         found = []
     addresses = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found)
-    known: list[tuple[socket.AddressFamily, str]] = [
+    known: list[Address] = [
         pair for pair in addresses if pair[0] in (socket.AF_INET, socket.AF_INET6)
     ]
     if not host or not known:
@@ -48,21 +52,19 @@ def addresses_of(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return known
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach all addresses of the host."""
-    return all(
-        ipaddress.ip_address(one.partition("%")[0]).is_loopback for _, one in addresses_of(host)
-    )
+def are_loopback(addresses: Sequence[Address]) -> bool:
+    """Return whether only this machine can reach the addresses."""
+    return all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for _, one in addresses)
 
 
-def listen(host: str, port: int) -> Listening:
-    """Open the port on each address of the host; 0 is any free port.
+def listen(host: str, addresses: Sequence[Address], port: int) -> Listening:
+    """Open the port on each address of a host; 0 is any free port.
 
     Connections wait in the system's queue until the server accepts them.
     """
     sockets = list[socket.socket]()
     try:
-        for family, address in addresses_of(host):
+        for family, address in addresses:
             opened = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(opened)
             if os.name == "posix":  # on Windows it would share a port in use
