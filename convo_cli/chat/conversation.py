@@ -22,6 +22,10 @@ MAX_CHARACTERS = 2**23
 convo reads, because a character has at most six bytes there."""
 
 
+class ConversationFullError(DataError):
+    """Nothing more fits into a conversation of bounded size."""
+
+
 class Conversation:
     """Messages and replies in turn, after an optional system turn; of bounded size.
 
@@ -102,7 +106,7 @@ class Conversation:
     def judge(self, is_good: bool) -> None:
         """State whether the last reply is worth training on."""
         last = self._last_exchange("there is no reply to judge")
-        if is_good and not last.shown.text:
+        if not last.shown.text:
             raise DataError("the reply is empty", hint="try again, or edit it")
         self._set(len(self._exchanges) - 1, last.with_shown(replace(last.shown, is_good=is_good)))
 
@@ -140,7 +144,7 @@ class Conversation:
     def _require_room(self, num_more: int) -> None:
         """Raise DataError if so many more characters are too many."""
         if num_more >= 0 and self._num_characters + num_more > MAX_CHARACTERS:
-            raise DataError(
+            raise ConversationFullError(
                 f"the conversation is longer than {MAX_CHARACTERS:,} characters",
                 hint="start a new one: /reset",
             )

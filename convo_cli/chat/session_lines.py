@@ -98,7 +98,7 @@ class SavedLine(_Part):
 def line_of(session: ChatSession) -> dict[str, Any]:
     """Return the line of a session."""
     exchanges = session.exchanges
-    bad = [n for n, one in enumerate(exchanges, 1) if one.shown.text and one.shown.is_good is False]
+    bad = [n for n, one in enumerate(exchanges, 1) if one.shown.is_good is False]
     record = {
         "version": 1,
         "convo": __version__,

@@ -1,64 +1,125 @@
-"""Conversation through a pipe: one reply on stdout for each line of stdin."""
+"""Conversation through a pipe: one line on stdout for each message, which is a line of stdin.
+
+With several models the line has a column for each, separated by tabs. A message that cannot be
+answered has an empty line or column, so that the lines stay aligned.
+"""
 
 from __future__ import annotations
 
-import itertools
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from convo_cli.chat.conversation import ConversationFullError
 from convo_cli.chat.session import ChatSession
-from convo_cli.cli.console import PrintableStream, print_json
+from convo_cli.cli.console import PrintableStream, print_json, show_error
+from convo_cli.cli.views.chatting.piped_lines import piped_lines
 from convo_cli.cli.views.chatting.reply_notes import note_on
 from convo_cli.errors import DataError
+from convo_cli.model.decoding.generator import Reply
 
-_MAX_LINE_BYTES = 2**20  # of stdin: far above any model's window, far below any machine's memory
+_BREAKS = re.compile(r"[\n\t\x0b\x0c\r\x85\u2028\u2029]")
 
 
-def answer_lines(session: ChatSession, *, as_json: bool, is_quiet: bool) -> None:
-    """Answer each line of stdin; with ``as_json``, write one object with all turns at the end."""
-    for number, line in _piped_lines():
-        _answer_line(session, number, line, show=_ignore if as_json else _write, is_quiet=is_quiet)
+@dataclass(frozen=True)
+class Speaker:
+    """A model of the conversation."""
+
+    name: str
+    """As the user named it."""
+    session: ChatSession
+    lines: list[LineAnswer] = field(default_factory=list)
+    """What became of each message."""
+
+
+@dataclass(frozen=True)
+class LineAnswer:
+    """What became of one line of stdin, as in `--json`."""
+
+    line: int
+    """Its number, from 1."""
+    reply: str | None = None
+    """The reply as the model gave it; None if there is none."""
+    stop_reason: str | None = None
+    """``stop``: the model ended it; ``length``: it was cut."""
+    num_dropped_turns: int | None = None
+    """First turns that the model did not read, because its window was full."""
+    num_prompt_tokens: int | None = None
+    num_reply_tokens: int | None = None
+    error: str | None = None
+    hint: str | None = None
+
+
+def answer_lines(speakers: Sequence[Speaker], *, as_json: bool, is_quiet: bool) -> bool:
+    """Answer each line of stdin; return whether every one could be answered by every model.
+
+    With ``as_json``, one object is written at the end instead of lines.
+    """
+    write = _ignore if as_json else _write
+    is_full = False
+    for number, line in piped_lines():
+        for column, speaker in enumerate(speakers):
+            write("\t" if column else "")
+            try:
+                if isinstance(line, DataError):
+                    raise line
+                reply = _answer(speaker.session, line, write)
+            except DataError as error:
+                is_full = is_full or isinstance(error, ConversationFullError)
+                speaker.lines.append(LineAnswer(number, error=error.message, hint=error.hint))
+                if column == 0 or not isinstance(line, DataError):
+                    _report(error, number, speaker.name if len(speakers) > 1 else "")
+            else:
+                speaker.lines.append(_described(number, reply))
+                if (note := note_on(reply)) and not is_quiet:
+                    of_model = f"{speaker.name}: " if len(speakers) > 1 else ""
+                    sys.stderr.write(f"note: line {number}: {of_model}{note}\n")
+        write("\n")
+        if is_full:
+            break
     if as_json:
-        turns = [{"role": turn.role, "content": turn.text} for turn in session.turns]
-        loaded = session.generator.loaded
-        checkpoint = None if loaded is None else loaded.as_record()
-        print_json("chat", {"checkpoint": checkpoint, "messages": turns})
+        records = [_record(speaker) for speaker in speakers]
+        print_json("chat", records[0] if len(records) == 1 else {"models": records})
+    return all(line.error is None for speaker in speakers for line in speaker.lines)
 
 
-def _answer_line(
-    session: ChatSession, number: int, line: str, *, show: Callable[[str], None], is_quiet: bool
-) -> None:
-    """Answer a line of input with one line; line breaks in the reply become spaces."""
+def _answer(session: ChatSession, line: str, write: Callable[[str], None]) -> Reply:
+    """Answer a line; line breaks and tabs in the reply become spaces."""
     shown = PrintableStream()
     try:
-        reply = session.say(line, lambda text: show(shown.push(text).replace("\n", " ")))
-    except DataError as error:
-        raise DataError(f"<stdin>:{number}: {error.message}", hint=error.hint) from None
-    show(shown.finish().replace("\n", " ") + "\n")
-    if (note := note_on(reply)) and not is_quiet:
-        sys.stderr.write(f"note: line {number}: {note}\n")
+        return session.say(line, lambda text: write(_BREAKS.sub(" ", shown.push(text))))
+    finally:
+        write(_BREAKS.sub(" ", shown.finish()))
 
 
-def _piped_lines() -> Iterator[tuple[int, str]]:
-    """Yield number and text of every non-blank line of stdin."""
-    for number in itertools.count(1):
-        raw = sys.stdin.buffer.readline(_MAX_LINE_BYTES + 1)
-        if not raw:
-            return
-        if len(raw) > _MAX_LINE_BYTES:
-            raise DataError(
-                f"<stdin>:{number}: the line is longer than {_MAX_LINE_BYTES:,} bytes",
-                hint="write one message per line",
-            )
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"<stdin>:{number}:{error.start + 1}: byte 0x{raw[error.start]:02X} is not UTF-8",
-                hint="convert the text to UTF-8 first, for example with iconv",
-            ) from None
-        if line.strip():
-            yield number, line
+def _report(error: DataError, number: int, model: str) -> None:
+    """Show the error of one line."""
+    place = f"<stdin>:{number}"
+    message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
+    show_error(DataError(f"{message} ({model})" if model else message, hint=error.hint))
+
+
+def _described(number: int, reply: Reply) -> LineAnswer:
+    return LineAnswer(
+        number,
+        reply=reply.text,
+        stop_reason="stop" if reply.stopped else "length",
+        num_dropped_turns=reply.num_dropped,
+        num_reply_tokens=len(reply.ids),
+    )
+
+
+def _record(speaker: Speaker) -> dict[str, Any]:
+    """Return the conversation of a model as in `--json`."""
+    loaded = speaker.session.generator.loaded
+    return {
+        "model": speaker.name,
+        "checkpoint": None if loaded is None else loaded.as_record(),
+        "messages": [{"role": one.role, "content": one.text} for one in speaker.session.turns],
+        "lines": [asdict(line) for line in speaker.lines],
+    }
 
 
 def _ignore(text: str) -> None:
