@@ -144,17 +144,19 @@ def reopen(
     settings: GenerationSettings | None = None,
     *,
     seed: int | None = None,
+    is_held: bool = True,
 ) -> Reopened:
     """Continue the session of a file, with its sampling unless ``settings`` say otherwise.
 
-    A file outside `sessions_folder` stays as it is, and the session gets a new one. Raises the
+    A file outside `sessions_folder`, or one that is not ``is_held``, stays as it is, and the
+    session gets a new one. Raises the
     errors of `read_session`, UsageError if the session is open in another chat, ChangedError if
     it was held under another contract.
     """
     from convo_cli.chat.session import ChatSession
 
     file = SessionFile(path)
-    is_own = _is_own(path)
+    is_own = is_held and _is_own(path)
     try:
         if is_own:
             with suppress(DiskError):  # read-only: the first `save` says so

@@ -1,26 +1,29 @@
-"""`convo chat` through a pipe and on a terminal."""
+"""`convo chat` through a pipe."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
 import signal
 import sys
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from convo_cli.chat.saved_sessions import SessionFile
 from convo_cli.chat.session import ChatSession
 from convo_cli.cli.views.chatting.piped import answer_lines
 from convo_cli.config.schema import GenerationSettings, RunConfig
-from convo_cli.data.dialogue import Turn
 from convo_cli.errors import DataError
-from convo_cli.model.decoding.generator import Reply
+from convo_cli.model.open import open_generator
 from tests.commands import run_here
 from tests.forks import start_fork
+from tests.unit.chat.fakes import Scripted
 
 MODEL = "exports/tiny"
 GREEDY = ("--temperature", 0)
@@ -123,91 +126,182 @@ def test_the_hub_is_not_asked_for_a_run_that_does_not_exist_yet(
     )
 
 
-class Parrot:
-    """A session whose model repeats given text, in pieces."""
-
-    def __init__(self, *pieces: str) -> None:
-        self.pieces = pieces
-        self.turns: list[Turn] = []
-
-    def say(self, text, on_text):
-        for piece in self.pieces:
-            on_text(piece)
-        self.turns += [Turn("user", text), Turn("assistant", "".join(self.pieces))]
-        return Reply("".join(self.pieces), (1,), True, 0)
+def pipe(monkeypatch, capsys, session, text, *, as_json=False):
+    """Answer lines with one session or several; return the result, stdout and stderr."""
+    sessions = session if isinstance(session, list) else [session]
+    names = ["first", "second"][: len(sessions)]
+    source = io.BytesIO(text) if isinstance(text, bytes) else io.BufferedReader(text)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(cast(Any, source)))
+    result = answer_lines(names, sessions, as_json=as_json, is_quiet=True)
+    captured = capsys.readouterr()
+    return result, captured.out, captured.err
 
 
-def pipe(monkeypatch, capsys, session, text):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    answer_lines(session, as_json=False, is_quiet=False)
-    return capsys.readouterr().out
+def parrot(*replies, max_length=99):
+    """A session whose model gives these replies, then repeats what it hears."""
+    model: Any = Scripted(SimpleNamespace(max_length=max_length), *replies)
+    return ChatSession(model, GenerationSettings())
 
 
 def test_what_a_model_says_cannot_control_the_terminal(monkeypatch, capsys):
-    pieces = ("\x1b[2Jred\x1b", "[31m", "\x9b1m", "\x1b]0;title\x07", "a\rb\x08", "[bold]")
-    out = pipe(monkeypatch, capsys, Parrot(*pieces), b"hi\n")
-    assert out == "redab[bold]\n"
+    session = parrot("\x1b[2Jred\x1b[31m\x9b1m\x1b]0;title\x07a\rb\x08[bold]")
+    assert pipe(monkeypatch, capsys, session, b"hi\n")[1] == "redab[bold]\n"
 
 
 def test_line_breaks_of_a_reply_do_not_break_the_pipe(monkeypatch, capsys):
-    assert (
-        pipe(monkeypatch, capsys, Parrot("one\n", "two\n\nthree"), b"hi\nyou\n")
-        == "one two  three\n" * 2
-    )
+    session = parrot("one\ntwo\n\nthree\tfour", "five")
+    out = pipe(monkeypatch, capsys, session, b"hi\nyou\n")[1]
+    assert out == "one two  three four\nfive\n"
+
+
+def test_two_models_answer_in_columns(monkeypatch, capsys):
+    first, second = parrot("a\tb", DataError("too long", hint="cut it")), parrot("c", "d", "e")
+    result, out, err = pipe(monkeypatch, capsys, [first, second], b"1\n2\n\xff\n3\n")
+    assert out == "a b\tc\n\td\n\t\n3\te\n"
+    assert result is False
+    assert err.splitlines() == [
+        "error: <stdin>:2: first: too long",
+        "hint: cut it",
+        "error: <stdin>:3:1: byte 0xFF is not UTF-8",
+        "hint: convert the text to UTF-8 first, for example with iconv",
+    ]
+
+
+def test_a_line_that_cannot_be_answered_is_an_error_and_the_rest_is_answered(monkeypatch, capsys):
+    text = b"one\nbad \xc3( text\n\n" + b"x" * 3 * 2**20 + b"\nfour\n\x1b\nsix"
+    session = parrot("1", DataError("the message does not fit"), "3")
+    result, out, err = pipe(monkeypatch, capsys, session, b"zero\n" + text)
+    assert result is False
+    assert out == "1\n\n\n\n3\n\nsix\n"
+    assert [line for line in err.splitlines() if line.startswith("error")] == [
+        "error: <stdin>:2: the message does not fit",
+        "error: <stdin>:3:5: byte 0xC3 is not UTF-8",
+        "error: <stdin>:5: the line is longer than 1,048,576 bytes",
+        "error: <stdin>:7: the message is empty",
+    ]
+    assert [turn.text for turn in session.turns] == ["zero", "1", "four", "3", "six", "six"]
+
+
+def test_json_has_what_became_of_each_line(monkeypatch, capsys):
+    session = parrot("1", DataError("does not fit", hint="shorten it"))
+    session.generator.loaded = None
+    result, out, _ = pipe(monkeypatch, capsys, session, b"a\nb\n\xff\nc\n", as_json=True)
+    assert result is False
+    lines = json.loads(out)["lines"]
+    assert [line["line"] for line in lines] == [1, 2, 3, 4]
+    assert [line["reply"] for line in lines] == ["1", None, None, "c"]
+    assert [line["stop_reason"] for line in lines] == ["stop", None, None, "stop"]
+    assert [line["hint"] for line in lines[1:3]] == [
+        "shorten it", "convert the text to UTF-8 first, for example with iconv"
+    ]  # fmt: skip
+    assert lines[1]["error"] == "does not fit"
 
 
 class Endless(io.RawIOBase):
-    """A pipe that never ends."""
+    """A pipe with the same content for as long as it is read, then ``rest``."""
 
-    def __init__(self, content: bytes) -> None:
-        self.content = content
+    def __init__(self, content: bytes, size: int = sys.maxsize, rest: bytes = b"") -> None:
+        self.content, self.size, self.rest = content, size, io.BytesIO(rest)
         self.num_read = 0
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
+        if self.num_read >= self.size:
+            return self.rest.readinto(buffer)
         buffer[:] = (self.content * len(buffer))[: len(buffer)]
         self.num_read += len(buffer)
         return len(buffer)
 
 
-def test_of_a_line_without_end_only_so_much_is_read_as_shows_it(monkeypatch, capsys):
-    endless, parrot = Endless(b"a"), cast(Any, Parrot("ok"))
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
-    with pytest.raises(DataError, match=r"^<stdin>:1: the line is longer than 1,048,576 bytes$"):
-        answer_lines(parrot, as_json=False, is_quiet=False)
-    assert endless.num_read < 2**21
-    assert capsys.readouterr().out == ""
+def test_a_line_of_any_length_is_skipped_with_bounded_memory(monkeypatch, capsys):
+    endless = Endless(b"a", 2**26, b"end\nnext\n")
+    tracemalloc.start()
+    try:
+        result, out, err = pipe(monkeypatch, capsys, parrot(), endless)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (result, out) == (False, "\nnext\n")
+    assert err.startswith("error: <stdin>:1: the line is longer than 1,048,576 bytes\n")
+    assert endless.num_read >= 2**26
+    assert peak < 2**24
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_json):
     monkeypatch.setattr("convo_cli.chat.conversation.MAX_CHARACTERS", 5000)
-    generator: Any = SimpleNamespace(
-        encoder=SimpleNamespace(max_length=8),
-        stream=lambda history, settings, on_text, seed, index: Reply("yes", (1,), True, 0),
-    )
-    endless = Endless(b"hello\n")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless)))
-    with pytest.raises(
-        DataError, match=r"^<stdin>:\d+: the conversation is longer than 5,000 characters"
-    ):
-        answer_lines(ChatSession(generator, GenerationSettings()), as_json=as_json, is_quiet=True)
+    endless, session = Endless(b"hello\n"), parrot(max_length=8)
+    result, out, err = pipe(monkeypatch, capsys, session, endless, as_json=as_json)
+    assert result is False
+    assert re.match(r"error: <stdin>:\d+: the conversation is longer than 5,000 characters", err)
     assert endless.num_read < 100_000
-    assert len(capsys.readouterr().out) < 5000
+    assert len(out) < 50_000
 
 
-def test_an_error_names_the_line_of_the_pipe(monkeypatch, capsys):
-    class Deaf(Parrot):
-        def say(self, text, on_text):
-            if "long" in text:
-                raise DataError("the last message is too long", hint="shorten it")
-            return super().say(text, on_text)
+def test_a_pipe_with_a_line_that_does_not_fit_exits_with_3(convo):
+    result = convo("chat", MODEL, "-q", *GREEDY, stdin=b"Hello!\n" + b"long " * 999 + b"\nBye\n")
+    assert result.code == 3
+    lines = result.out.split("\n")
+    assert (len(lines), lines[1], lines[3]) == (4, "", "")
+    assert result.err.startswith("error: <stdin>:2: the last message has ")
+    as_json = convo("chat", MODEL, "--json", *GREEDY, stdin=b"Hello!\n\xff\n")
+    assert as_json.code == 3
+    first, second = as_json.json["lines"]
+    assert first["num_prompt_tokens"] > 0
+    assert first["num_reply_tokens"] <= 8
+    assert first["stop_reason"] in ("stop", "length")
+    assert second["error"] == "<stdin>:2:1: byte 0xFF is not UTF-8"
 
-    with pytest.raises(DataError, match=r"^<stdin>:3: the last message is too long$"):
-        pipe(monkeypatch, capsys, Deaf("ok"), b"hi\n\nlong\n")
-    assert capsys.readouterr().out == "ok\n"
+
+def test_two_models_talk_through_a_pipe(convo):
+    words = ("-q", *GREEDY)
+    single = convo("chat", MODEL, *words, stdin=b"Hello!\nBye\n").out.splitlines()
+    both = convo("chat", MODEL, "runs/tiny", *words, stdin=b"Hello!\nBye\n")
+    assert both.code == 0
+    assert [line.split("\t")[0] for line in both.out.splitlines()] == single
+    models = convo("chat", MODEL, "runs/tiny", "--json", *words, stdin=b"Hello!\n").json["models"]
+    assert [one["model"] for one in models] == [MODEL, "runs/tiny"]
+    assert [len(one["messages"]) for one in models] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((MODEL, MODEL, MODEL), "3 models, but a chat has at most 2"),
+        ((MODEL, MODEL, "--continue"), "--continue: a session belongs to one model"),
+        ((MODEL, "--continue"), "there is no saved session with this model"),
+        ((MODEL, "--min-p", "1"), "Invalid value"),
+        ((MODEL, "--repetition-penalty", "0.5"), "Invalid value"),
+    ],
+)
+def test_what_a_chat_cannot_begin_with_is_a_usage_error(
+    convo, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    result = convo("chat", *words, stdin=b"Hello!\n")
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+
+
+def test_a_saved_session_goes_on_in_a_pipe_and_stays_as_it_is(convo, work, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    generator = open_generator(str(work / MODEL), device="cpu", emit=lambda event: None)
+    session = ChatSession(generator, GenerationSettings(temperature=0), system="Be kind.")
+    session.say("Hello!", lambda text: None)
+    session.edit(1, "Good morning to you.")
+    file = SessionFile.new(session.contract)
+    file.save(session)
+    before = file.path.read_bytes() if file.path else b""
+    result = convo("chat", MODEL, "--continue", "--json", stdin=b"Bye\n")
+    assert result.code == 0
+    texts = [message["content"] for message in result.json["messages"]]
+    assert texts[:4] == ["Be kind.", "Hello!", "Good morning to you.", "Bye"]
+    assert file.path is not None
+    assert file.path.read_bytes() == before
+    assert len(list(file.path.parent.glob("*.jsonl"))) == 1
+    file.close()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pseudo-terminals")

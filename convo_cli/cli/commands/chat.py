@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,16 @@ from convo_cli.cli.options import (
     QuietOption,
     within,
 )
-from convo_cli.errors import UsageError, typeable
+from convo_cli.errors import DataError, UsageError, typeable
+from convo_cli.events import Notice
+
+if TYPE_CHECKING:
+    from convo_cli.chat.saved_sessions import SessionFile
+    from convo_cli.chat.session import ChatSession
+    from convo_cli.events import Emit
+    from convo_cli.model.decoding.generator import Generator
+
+_MAX_MODELS = 2
 
 
 def chat(
@@ -22,10 +31,14 @@ def chat(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="An export, a run directory, a checkpoint, or a hub id. Several models answer "
-            "each message one after the other.",
+            help="An export, a run directory, a checkpoint, or a hub id. Two models answer each "
+            "message one after the other.",
         ),
     ],
+    is_continued: Annotated[
+        bool,
+        typer.Option("--continue", help="Continue the last saved session with this model."),
+    ] = False,
     load: LoadOption = None,
     base: BaseOption = None,
     system: Annotated[
@@ -52,6 +65,23 @@ def chat(
             metavar="P",
             callback=within(0.01, 1),
             help="0.01 to 1. Sample among the most likely tokens with a total probability of P.",
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            callback=within(0, 0.99),
+            help="0 to 0.99. Sample among tokens with at least this share of the probability of "
+            "the most likely one; 0: all.",
+        ),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            callback=within(1, 10),
+            help="1 to 10. Divide the scores of tokens that were already used; 1: off.",
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -81,43 +111,73 @@ def chat(
     require_device(device)
     if system is not None and not is_text(system):
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
+    if len(models) > _MAX_MODELS:
+        raise UsageError(
+            f"{len(models)} models, but a chat has at most {_MAX_MODELS}",
+            hint=f"convo chat {' '.join(map(typeable, models[:_MAX_MODELS]))}",
+        )
+    if is_continued and len(models) > 1:
+        raise UsageError(
+            "--continue: a session belongs to one model, and there are two",
+            hint=f"convo chat {typeable(models[0])} --continue",
+        )
     for model in models:
         require_model(model, load)
     require_stdin("there is nothing to answer")
     is_terminal = not as_json and can_talk()
-    if len(models) > 1 and not is_terminal:
-        raise UsageError(
-            "several models answer only on a terminal, without --json",
-            hint=f"convo chat {typeable(models[0])}",
-        )
     announce(f"loading {', '.join(models)} (this takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
 
-    from convo_cli.chat.saved_sessions import SessionFile
-    from convo_cli.chat.session import ChatSession
     from convo_cli.cli.console import stderr_console
     from convo_cli.cli.views.chatting.piped import answer_lines
     from convo_cli.cli.views.chatting.terminal import talk
     from convo_cli.cli.views.progress.reporter import make_progress
-    from convo_cli.model.open import generation_defaults, open_generator
+    from convo_cli.model.open import open_generator
 
     chosen = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
         "max_new_tokens": max_new_tokens,
     }
     changes = {key: value for key, value in chosen.items() if value is not None}
-    sessions = list[ChatSession]()
+    conversations = []
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         for model in models:
             generator = open_generator(model, device=device, emit=emit, which=load, base=base)
             if max_new_tokens is not None:
                 note_longest_reply(generator, max_new_tokens, emit)
-            settings = generation_defaults(generator).model_copy(update=changes)
-            sessions.append(ChatSession(generator, settings, system=system, seed=seed))
+            session, file = _conversation(
+                generator, emit, is_continued=is_continued, is_held=is_terminal
+            )
+            session.settings = session.settings.model_copy(update=changes)
+            session.seed = seed
+            if system is not None:
+                session.set_system(system)
+            conversations.append((session, file))
     if is_terminal:
-        conversations = [(one, SessionFile.new(one.contract)) for one in sessions]
         talk(models, conversations, is_quiet=is_quiet)
-    else:
-        answer_lines(sessions[0], as_json=as_json, is_quiet=is_quiet)
+        return
+    sessions = [session for session, _ in conversations]
+    if not answer_lines(models, sessions, as_json=as_json, is_quiet=is_quiet):
+        raise typer.Exit(DataError.exit_code)
+
+
+def _conversation(
+    generator: Generator, emit: Emit, *, is_continued: bool, is_held: bool
+) -> tuple[ChatSession, SessionFile]:
+    """Begin a conversation, or continue the last saved one; ``is_held`` if it will be saved."""
+    from convo_cli.chat.saved_sessions import SessionFile, newest_for, reopen
+    from convo_cli.chat.session import ChatSession
+    from convo_cli.model.open import generation_defaults
+    from convo_cli.text.contract import contract_sha256
+
+    contract = contract_sha256(generator.encoder)
+    if not is_continued:
+        return ChatSession(generator, generation_defaults(generator)), SessionFile.new(contract)
+    session, file, note = reopen(newest_for(contract), generator, is_held=is_held)
+    if note is not None:
+        emit(Notice(note))
+    return session, file

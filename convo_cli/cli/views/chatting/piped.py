@@ -14,24 +14,13 @@ from typing import Any
 
 from convo_cli.chat.conversation import ConversationFullError
 from convo_cli.chat.session import ChatSession
-from convo_cli.cli.console import PrintableStream, print_json, show_error
+from convo_cli.cli.console import PrintableStream, print_json, printable, show_error
 from convo_cli.cli.views.chatting.piped_lines import piped_lines
 from convo_cli.cli.views.chatting.reply_notes import note_on
 from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Reply
 
 _BREAKS = re.compile(r"[\n\t\x0b\x0c\r\x85\u2028\u2029]")
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """A model of the conversation."""
-
-    name: str
-    """As the user named it."""
-    session: ChatSession
-    lines: list[LineAnswer] = field(default_factory=list)
-    """What became of each message."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +41,31 @@ class LineAnswer:
     hint: str | None = None
 
 
-def answer_lines(speakers: Sequence[Speaker], *, as_json: bool, is_quiet: bool) -> bool:
-    """Answer each line of stdin; return whether every one could be answered by every model.
+@dataclass(frozen=True)
+class _Speaker:
+    """A model in the conversation."""
+
+    name: str
+    session: ChatSession
+    lines: list[LineAnswer] = field(default_factory=list)
+
+
+def answer_lines(
+    models: Sequence[str], sessions: Sequence[ChatSession], *, as_json: bool, is_quiet: bool
+) -> bool:
+    """Answer each line of stdin; return whether every model could answer every line.
 
     With ``as_json``, one object is written at the end instead of lines.
     """
+    speakers = [_Speaker(*pair) for pair in zip(models, sessions, strict=True)]
     write = _ignore if as_json else _write
     is_full = False
     for number, line in piped_lines():
+        if isinstance(line, DataError):
+            _report(line, number)
         for column, speaker in enumerate(speakers):
             write("\t" if column else "")
+            label = f"{speaker.name}: " if len(speakers) > 1 else ""
             try:
                 if isinstance(line, DataError):
                     raise line
@@ -69,15 +73,14 @@ def answer_lines(speakers: Sequence[Speaker], *, as_json: bool, is_quiet: bool) 
             except DataError as error:
                 is_full = is_full or isinstance(error, ConversationFullError)
                 speaker.lines.append(LineAnswer(number, error=error.message, hint=error.hint))
-                if column == 0 or not isinstance(line, DataError):
-                    _report(error, number, speaker.name if len(speakers) > 1 else "")
+                if error is not line:
+                    _report(error, number, label)
             else:
                 speaker.lines.append(_described(number, reply))
                 if (note := note_on(reply)) and not is_quiet:
-                    of_model = f"{speaker.name}: " if len(speakers) > 1 else ""
-                    sys.stderr.write(f"note: line {number}: {of_model}{note}\n")
+                    sys.stderr.write(printable(f"note: line {number}: {label}{note}\n"))
         write("\n")
-        if is_full:
+        if is_full:  # no message fits any more
             break
     if as_json:
         records = [_record(speaker) for speaker in speakers]
@@ -94,11 +97,10 @@ def _answer(session: ChatSession, line: str, write: Callable[[str], None]) -> Re
         write(_BREAKS.sub(" ", shown.finish()))
 
 
-def _report(error: DataError, number: int, model: str) -> None:
-    """Show the error of one line."""
-    place = f"<stdin>:{number}"
-    message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
-    show_error(DataError(f"{message} ({model})" if model else message, hint=error.hint))
+def _report(error: DataError, number: int, label: str = "") -> None:
+    """Show the error of one line; that of a line which is no text names its place itself."""
+    place = "" if error.message.startswith("<stdin>:") else f"<stdin>:{number}: "
+    show_error(DataError(f"{place}{label}{error.message}", hint=error.hint))
 
 
 def _described(number: int, reply: Reply) -> LineAnswer:
@@ -107,11 +109,12 @@ def _described(number: int, reply: Reply) -> LineAnswer:
         reply=reply.text,
         stop_reason="stop" if reply.stopped else "length",
         num_dropped_turns=reply.num_dropped,
+        num_prompt_tokens=reply.trace.prompt_length if reply.trace else None,
         num_reply_tokens=len(reply.ids),
     )
 
 
-def _record(speaker: Speaker) -> dict[str, Any]:
+def _record(speaker: _Speaker) -> dict[str, Any]:
     """Return the conversation of a model as in `--json`."""
     loaded = speaker.session.generator.loaded
     return {
