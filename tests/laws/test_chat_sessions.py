@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import hypothesis.strategies as st
@@ -48,8 +48,8 @@ class Chats(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         encoder: Any = type("Encoder", (), {"max_length": 9})
-        self.model: Any = Scripted(encoder)
-        self.session = ChatSession(self.model, SETTINGS)
+        self.model = Scripted(encoder)
+        self.session = ChatSession(cast(Any, self.model), SETTINGS)
         self.session.__dict__["contract"] = CONTRACT
 
     @property
