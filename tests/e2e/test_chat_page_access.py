@@ -8,7 +8,7 @@ from tests.browsing import Browsing, browsing, start_browser
 from tests.scripted_server import Answer, scripted_server
 
 pytestmark = pytest.mark.slow
-WIDTHS = (320, 360, 768, 1280, 1920)
+WIDTHS = (320, 360, 700, 1000, 1280, 1920)
 
 CONTRAST = """
 const parse = (color) => (color.match(/[\\d.]+/g) ?? []).map(Number);
@@ -140,6 +140,16 @@ def test_nothing_is_wider_than_the_window(page, width):
         log = "const log = document.getElementById('log');"
         assert page.run(f"{log} return log.scrollWidth - log.clientWidth") <= 0, view
         assert page.run(WIDER) == [], view
+
+
+@pytest.mark.parametrize(("width", "height"), [(740, 360), (320, 256)])
+def test_a_low_window_leaves_room_for_messages(page, width, height):
+    """As on a phone on its side, or with a magnification of 400 %."""
+    page.size(width, height)
+    assert page.run("return document.getElementById('log').clientHeight") > 100
+    page.click("#send")
+    assert page.find("#message").is_displayed()
+    assert page.run("return document.documentElement.scrollWidth") <= width
 
 
 def test_a_narrow_window_shows_one_panel_at_a_time_and_escape_closes_it(page):

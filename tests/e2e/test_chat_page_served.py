@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 
 import pytest
 
 from convo_cli.chat.session_lines import parse_line
+from convo_cli.serve.chat_page import chat_page
 from convo_cli.text.contract import contract_sha256, load_encoder
 from tests.browsing import browsing, start_browser
 from tests.cli.conftest import make_trained
 from tests.commands import run_here
 from tests.forks import start_fork
 
+POLICY = "return fetch('/').then((one) => one.headers.get('Content-Security-Policy'))"
 pytestmark = pytest.mark.slow
 
 
@@ -56,9 +59,12 @@ def serve(folder):
 def test_a_conversation_becomes_training_data_and_a_session_of_the_terminal(
     driver, serve, folder, downloads
 ):
-    with browsing(driver, serve("exports/tiny", "runs/tiny")) as page:
+    named = "<img src=x onerror=alert(1)>"
+    shutil.copytree(folder / "exports/tiny", folder / named, dirs_exist_ok=True)
+    with browsing(driver, serve("exports/tiny", named)) as page:
         names = page.texts("#model-0 option")
-        assert len(names) == 2
+        assert names == ["tiny", named]
+        assert page.run(POLICY) == chat_page().headers["Content-Security-Policy"]
         page.click("#show-settings")
         assert page.find("#max_tokens").get_attribute("placeholder") == "8"
         page.write("#system", "Be brief.")
