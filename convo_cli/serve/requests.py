@@ -92,7 +92,7 @@ class ChatRequest(_Strict):
     """The body of `POST /v1/chat/completions`; an absent field is None."""
 
     model: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float | None = None
@@ -153,12 +153,14 @@ def parse_request(value: Any) -> ChatRequest:
     if not isinstance(value, dict):
         raise ApiError(400, "the body is not a JSON object", code="invalid_json")
     known = _without_neutral(value, NEUTRAL, "")
-    if isinstance(known.get("messages"), list):
+    if isinstance(messages := known.get("messages"), list):
+        if len(messages) > MAX_MESSAGES:
+            raise _refused("messages", f"there are more than {MAX_MESSAGES:,}")
         known["messages"] = [
             _without_neutral(one, _NEUTRAL_IN_MESSAGE, f"messages[{index}].")
             if isinstance(one, dict)
             else one
-            for index, one in enumerate(known["messages"][: MAX_MESSAGES + 1])
+            for index, one in enumerate(messages)
         ]
     try:
         return ChatRequest.model_validate(known)

@@ -18,6 +18,12 @@ from convo_cli.serve.jobs import Job
 from convo_cli.text.contract import contract_sha256
 from convo_cli.unseen import has_unseen
 
+MAX_TURNS = 512
+"""Most turns of a conversation that are rendered; those before them are dropped.
+
+A foreign template is tried at each turn of a conversation of a new length, so its time grows with
+the square of the number: 1 CPU second for 512 turns.
+"""
 _MAX_ID_CHARACTERS = 100
 
 
@@ -46,11 +52,11 @@ class ServedModel:
 
         The errors are those of `Generator.query`.
         """
-        window = self.generator.encoder.max_length
+        most = min(MAX_TURNS, self.generator.encoder.max_length)
         head = 1 if turns and turns[0].role == "system" else 0
         # Each turn has at least one token, so more turns than the window has tokens need not be
         # rendered. The first turn decides with which roles a prompt may begin.
-        num_skipped = max(0, len(turns) - head - window)
+        num_skipped = max(0, len(turns) - head - most)
         while num_skipped and turns[head + num_skipped].role != turns[head].role:
             num_skipped -= 1
         query = self.generator.query([*turns[:head], *turns[head + num_skipped :]], settings)
