@@ -30,6 +30,7 @@ class Answer:
     """Seconds before each piece."""
     status: int = 200
     message: str = ""
+    """Of the error; with status 200, the last event."""
     retry_after: str | None = None
     is_broken: bool = False
     """Close the connection after the pieces."""
@@ -124,7 +125,9 @@ class ScriptedServer:
 def _events(answer: Answer) -> Iterator[str]:
     for piece in ("", *answer.pieces):
         yield _event({"choices": [{"index": 0, "delta": {"content": piece}}]})
-    if answer.is_broken:
+    if answer.message:
+        yield _event({"error": {"message": answer.message}})
+    if answer.message or answer.is_broken:
         return
     yield _event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     usage = {"completion_tokens": len(answer.pieces)}

@@ -221,6 +221,32 @@ def test_a_stream_that_breaks_off_keeps_what_came_and_says_so(page, server):
     page.until(lambda: page.replies() == ["Good morning."])
 
 
+def test_an_error_within_a_stream_is_shown_behind_what_came(page, server):
+    server.answers = [Answer(["Some ", "words"], message="the model has failed")]
+    assert page.say("Hello!") == "Some words"
+    assert page.text(".reply .trouble p") == "the model has failed"
+
+
+def test_a_conversation_of_any_length_fits_into_a_request(page, server):
+    page.say("Hello!")
+    longer = """const key = Object.keys(localStorage)[0], chat = JSON.parse(localStorage[key]);
+    const text = (number) => "\u20ac" + number + "x".repeat(arguments[1]);
+    const side = (number) => ({...chat.exchanges[0].sides[0],
+      versions: [{...chat.exchanges[0].sides[0].versions[0], text: text(number)}]});
+    chat.exchanges = Array.from({length: arguments[0]},
+      (_, number) => ({user: text(number), sides: [side(number)]}));
+    localStorage[key] = JSON.stringify(chat);"""
+    for count, size in ((3000, 10), (40, 20_000)):
+        page.run(longer, count, size)
+        page.open()
+        page.say("And now?")
+        sent = server.requests[-1]["messages"]
+        assert len(sent) < 4096
+        assert len(json.dumps(sent)) < 2_000_000
+        assert sent[-2]["content"].startswith(f"\u20ac{count - 1}")
+        assert sent[0]["role"] == "user"
+
+
 def test_an_answer_that_is_no_stream_is_an_error(page, server):
     server.answers = [Answer(["x"], line_end=" ")]
     page.say("Hello!")
