@@ -71,7 +71,7 @@ class Engine:
         self._is_draining = False
         self._is_stopping = False
         # The copy of the weights and the proofs are made here, so that the first job need not wait.
-        with torch.inference_mode(), generator._answering() as forward:
+        with torch.inference_mode(), generator.answering() as forward:
             self._batch = ContinuousBatch(
                 generator.model, forward, frozenset(generator.encoder.stop_ids), max_rows=max_rows
             )
@@ -138,7 +138,7 @@ class Engine:
         torch.set_num_threads(self._num_torch_threads)  # a new thread has the library's default
         while self._wait_for_work():
             try:
-                with torch.inference_mode(), self._generator._answering():
+                with torch.inference_mode(), self._generator.answering():
                     while self._wait_for_work():
                         self._advance()
             except Exception as error:  # noqa: BLE001 - the thread must not die

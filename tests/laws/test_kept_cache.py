@@ -212,7 +212,7 @@ def test_after_a_slide_only_the_system_turn_is_reused(encoder):
 
 def test_a_model_of_128_positions_answers_hundreds_of_turns_with_bounded_memory(encoder):
     generator = Generator(talkative("GPT-2", encoder), encoder)
-    with torch.inference_mode(), generator._answering() as forward:
+    with torch.inference_mode(), generator.answering() as forward:
         full, _ = forward.passes.start([[1] * WINDOW], 0)
     history = []
     for attempt in range(300):

@@ -113,7 +113,7 @@ class Generator:
         An exception of ``on_token``, which is called after each token of a batch, is passed on.
         """
         answers = Answers(queries, settings, seed, on_reply, on_token)
-        with self._answering() as forward:
+        with self.answering() as forward:
             max_rows = forward.max_rows if len(queries) > 1 else 1
             for batch in answers.batches(range(len(queries)), max_rows):
                 self._fill(answers, batch, partial(begin, forward.passes))
@@ -138,7 +138,7 @@ class Generator:
         )
         answers = Answers(plan.queries, settings, seed, on_reply)
         nll: list[NDArray[np.float64]] = []
-        with self._answering() as forward:
+        with self.answering() as forward:
             # In order, so that a dialogue's cache is freed after its last turn.
             branches = plan.read(self.model, forward, nll)
             for batch in in_batches(
@@ -181,7 +181,7 @@ class Generator:
         query = self.query(history, settings)
         seed = secrets.randbits(63) if seed is None else seed
         decoder, ids = self.encoder.stream(), list[int]()
-        with self._answering() as forward:
+        with self.answering() as forward:
             kept = self._kept = self._kept or KeptRow(forward)
             tokens = self._decode(kept.begin, [query], settings, seed, [index], recorder)
             try:
@@ -234,7 +234,7 @@ class Generator:
         return Reply(self.encoder.decode(ids), tuple(ids), stopped, query.num_dropped, trace)
 
     @contextmanager
-    def _answering(self) -> Iterator[ProvenForward]:
+    def answering(self) -> Iterator[ProvenForward]:
         """Put the model into evaluation mode, and yield its forward passes."""
         was_training = self.model.training
         self.model.eval()

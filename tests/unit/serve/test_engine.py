@@ -157,15 +157,15 @@ def test_a_job_that_cannot_be_computed_fails_alone(generator, start, monkeypatch
     for client in healthy:
         client.wait()
     passes = generator._forward[1].passes
-    plain = passes.start
+    plain = passes.read_together
     bad = list(generator.query([Turn("user", "bad prompt")], GREEDY).ids)
 
-    def spoiled(prompts, room):
-        if list(prompts[0]) == bad:
+    def spoiled(parts):
+        if any(list(ids) == bad for _, ids in parts):
             raise error
-        return plain(prompts, room)
+        return plain(parts)
 
-    monkeypatch.setattr(passes, "start", spoiled)
+    monkeypatch.setattr(passes, "read_together", spoiled)
     clients = {text: submit(engine, generator, text)[0] for text in ["bad prompt", *TEXTS]}
     failed = clients.pop("bad prompt").wait()
     assert isinstance(failed.error, expected)

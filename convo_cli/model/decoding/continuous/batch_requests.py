@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.errors import ConvoError
@@ -65,5 +65,5 @@ class Reading:
 
     request: Request
     ids: Sequence[int]
-    rows: Any = None
+    """The prompt, and the reply so far of a request that begins again."""
     num_read: int = 0

@@ -7,14 +7,13 @@ rounding depends on the batch. A sampled reply depends only on its seed.
 If a pass over several rows fails, its rows are read again and continued one by one, so that only
 the request at fault fails.
 
-Shapes: B rows, V vocabulary.
+Shapes: V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -28,8 +27,8 @@ from convo_cli.model.decoding.continuous.batch_requests import (
 )
 from convo_cli.model.decoding.continuous.kept_prefixes import KeptPrefixes
 from convo_cli.model.decoding.continuous.mixed_choice import MixedChooser
+from convo_cli.model.decoding.continuous.request_rows import Part, rows_for
 from convo_cli.model.decoding.continuous.slot_limit import SlotLimit
-from convo_cli.model.decoding.decode_loop import closed_up
 from convo_cli.model.decoding.failures import ComputingReply, failure_of, not_finite
 from convo_cli.model.decoding.passes.forward_choice import ProvenForward
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CHUNK = 256
-"""Tokens of prompts that are read before each step of the other rows."""
+"""Most tokens of prompts that are read in a step while no row grows."""
 _MAX_PREFIXES = 16
 _MAX_PREFIX_BYTES = 256 * 2**20
 
@@ -53,20 +52,19 @@ class ContinuousBatch:
         *,
         max_rows: int,
     ) -> None:
-        """Answer one request at a time if the model's rows cannot join a batch."""
-        self._passes = forward.passes
-        self._can_join = getattr(forward, "can_join", False)
-        self._can_extend = getattr(forward, "can_extend", False)
+        """Answer one request at a time if the model's rows cannot be computed together."""
+        self._rows = rows_for(forward)
+        can_join = not self._rows.is_padded or forward.can_join
+        self.max_rows = min(max_rows, forward.max_rows) if can_join else 1
+        self._can_extend = forward.can_extend
         self._stop_ids = stop_ids
         self._computing = ComputingReply(model)
-        self.max_rows = min(max_rows, forward.max_rows) if self._can_join else 1
-        self._limit = SlotLimit(model, self.max_rows)
+        self._limit = SlotLimit(model, self.max_rows, is_padded=self._rows.is_padded)
         self._prefixes = KeptPrefixes(_MAX_PREFIXES, _MAX_PREFIX_BYTES)
         self._waiting: deque[Request] = deque()
-        self._reading: Reading | None = None
+        self._reading: list[Reading] = []
         self._running: list[Request] = []
-        """Requests in the order of the rows."""
-        self._rows: Any = None
+        """Requests whose prompt has been read."""
         self._leaving: set[Request] = set()
         self._chooser = MixedChooser()
         self._outcomes: list[Outcome] = []
@@ -79,7 +77,7 @@ class ContinuousBatch:
     @property
     def is_idle(self) -> bool:
         """Return whether a step would do nothing."""
-        return not (self._waiting or self._reading or self._running)
+        return not (self._waiting or self._reading or self._running or self._leaving)
 
     def add(self, request: Request) -> None:
         """Let a request join as soon as there is room; requests join in the order of this call."""
@@ -87,162 +85,147 @@ class ContinuousBatch:
 
     def remove(self, request: Request) -> None:
         """Let a request leave at the next step, without another outcome."""
-        if self._reading is not None and self._reading.request is request:
-            self._reading = None
-        elif request in self._running:
-            self._leaving.add(request)
-        elif request in self._waiting:
+        if request in self._waiting:
             self._waiting.remove(request)
+        elif request in self._running or any(one.request is request for one in self._reading):
+            self._leaving.add(request)
 
     def clear(self) -> list[Request]:
         """Free all rows and forget all requests; return those that were waiting."""
         waiting = list(self._waiting)
         self._waiting.clear()
         self._prefixes.clear()
-        self._leaving.clear()
-        self._chooser.keep([])
-        self._reading, self._rows, self._running = None, None, []
+        self._forget_rows()
         return waiting
 
     def step(self) -> list[Outcome]:
-        """Read at most a chunk of prompts, then let each row grow by a token."""
+        """Let each row grow by a token, and read at most a chunk of prompts."""
         self._outcomes = []
-        self._together(self._leave)
-        budget = CHUNK
-        while budget > 0 and (reading := self._next_reading()) is not None:
-            budget -= self._read(reading, budget)
-        if self._running:
-            self._together(self._grow)
-        return self._outcomes
-
-    def _together(self, compute: Callable[[], None]) -> None:
-        """Run a computation on all rows; if it fails, the requests continue one by one."""
         try:
             with self._computing:
-                compute()
+                self._leave()
+                self._advance()
         except Exception as error:
             failure = failure_of(error)
             if failure is None:
                 raise
             self._separate(failure)
+        return self._outcomes
 
-    def _separate(self, failure: ConvoError) -> None:
-        is_alone = len(self._running) == 1
-        running = [request for request in self._running if request not in self._leaving]
-        self._rows, self._running = None, []
-        self._leaving.clear()
-        self._chooser.keep([])
-        self._prefixes.clear()  # they may hold the memory that is lacking
-        if is_alone:
-            self._outcomes += [RequestFailed(request, failure) for request in running]
+    def _advance(self) -> None:
+        grown: list[Part] = [(request, request.ids[-1:]) for request in self._running]
+        begun = self._next_chunks()
+        if not grown and not begun:
             return
-        for request in reversed(running):
-            request.is_suspect = True
-            self._waiting.appendleft(request)
+        chunks = [(one.request, one.ids[one.num_read : end]) for one, end in begun]
+        logits = self._rows.read([*grown, *chunks])
+        if grown:
+            self._choose(logits[: len(grown)])
+        for place, (reading, end) in enumerate(begun, len(grown)):
+            reading.num_read = end
+            if end == len(reading.ids):
+                self._reading.remove(reading)
+                self._begin_reply(reading, logits[place : place + 1])
 
-    def _leave(self) -> None:
-        if not self._leaving or self._rows is None:
-            return
-        for place, request in enumerate(self._running):
-            if request in self._leaving and request.cache_key is not None:
-                self._keep_prefix(request.cache_key, request, self._rows, place)
-        kept = [n for n, request in enumerate(self._running) if request not in self._leaving]
-        if kept:
-            places = closed_up(kept)
-            self._rows.keep(places)
-            self._running = [self._running[place] for place in places]
-        else:
-            self._rows, self._running = None, []
-        self._leaving.clear()
-        self._chooser.keep([request.choice for request in self._running])
+    def _next_chunks(self) -> list[tuple[Reading, int]]:
+        """Return prompts to read from now, and the number of their tokens after the pass."""
+        budget = self._rows.chunk_beside if self._running else CHUNK
+        chunks = []
+        for reading in self._reading:
+            if budget > 0:
+                chunks.append((reading, self._end_of(reading, budget)))
+                budget -= chunks[-1][1] - reading.num_read
+        while budget > 0 and self._waiting and self._has_room(self._waiting[0]):
+            reading = self._begin_reading(self._waiting.popleft())
+            chunks.append((reading, self._end_of(reading, budget)))
+            budget -= chunks[-1][1] - reading.num_read
+        return chunks
 
-    def _keep_prefix(self, key: str, request: Request, rows: Any, place: int) -> None:
-        if not self._can_extend:
-            return
-        ids = request.known_ids[:-1]  # no step has read the last token
-        size = len(ids) * self._limit.bytes_per_slot
-        self._prefixes.put(key, ids, rows.take(place), size)
-
-    def _next_reading(self) -> Reading | None:
-        if self._reading is None and self._waiting and self._has_room(self._waiting[0]):
-            request = self._waiting.popleft()
-            self._reading = Reading(request, request.known_ids)
-        return self._reading
+    def _end_of(self, reading: Reading, budget: int) -> int:
+        end = len(reading.ids)
+        return min(end, reading.num_read + budget) if self._can_extend else end
 
     def _has_room(self, request: Request) -> bool:
-        if self._running and (request.is_suspect or self._running[0].is_suspect):
+        others = [*self._running, *(one.request for one in self._reading)]
+        if others and (request.is_suspect or any(other.is_suspect for other in others)):
             return False
-        sizes = [other.query.size for other in self._running]
-        return self._limit.fits(request.query.size, sizes)
+        return self._limit.fits(request.query.size, [other.query.size for other in others])
 
-    def _read(self, reading: Reading, budget: int) -> int:
-        """Read the next tokens of a prompt, and return their number."""
-        request = reading.request
-        before = reading.num_read
-        try:
-            with self._computing:
-                logits = self._read_chunk(reading, budget)
-                if reading.num_read == len(reading.ids):
-                    self._reading = None
-                    self._begin_reply(reading, logits)
-        except Exception as error:
-            failure = failure_of(error)
-            if failure is None:
-                raise
-            self._reading = None
-            self._outcomes.append(RequestFailed(request, failure))
-            return budget
-        return reading.num_read - before
-
-    def _read_chunk(self, reading: Reading, budget: int) -> Tensor:
-        request, ids = reading.request, reading.ids
-        if reading.rows is None and request.cache_key is not None and self._can_extend:
-            found = self._prefixes.take(request.cache_key, ids)
+    def _begin_reading(self, request: Request) -> Reading:
+        reading = Reading(request, request.known_ids)
+        self._reading.append(reading)
+        if request.cache_key is not None and self._can_extend:
+            found = self._prefixes.take(request.cache_key, reading.ids)
             if found is not None:
-                reading.rows, reading.num_read = found
+                rows, reading.num_read = found
+                self._rows.put(request, rows)
                 request.num_reused = min(reading.num_read, len(request.query.ids))
-        end = len(ids)
-        if self._can_extend:
-            end = min(end, reading.num_read + budget)
-        part = ids[reading.num_read : end]
-        if reading.rows is None:
-            reading.rows, logits = self._passes.start([part], request.query.size - end)
-        else:
-            logits = reading.rows.extend(part)
-        reading.num_read = end
-        return logits  # (1, V)
+        return reading
 
     def _begin_reply(self, reading: Reading, logits: Tensor) -> None:
-        """Choose the first token, and join the other rows unless it is the last one."""
-        request, rows = reading.request, reading.rows
-        assert rows is not None, "the prompt has been read"
-        chooser = request.choice.chooser(reading.ids)
-        (token,) = chooser.choose(logits)
-        if self._take(request, token):
-            if request.cache_key is not None:
-                self._keep_prefix(request.cache_key, request, rows, 0)
-            return
-        self._chooser.join(request.choice, chooser)
+        """Choose the first token after a prompt, from logits (1, V)."""
+        request = reading.request
         self._running.append(request)
-        if self._rows is None:
-            self._rows = rows
-        else:
-            self._together(lambda: self._rows.join(rows))
+        self._rows.join(request)
+        chooser = request.choice.chooser(reading.ids)
+        if not request.choice.is_usable(logits):
+            self._take(request, None)
+            return
+        (token,) = chooser.choose(logits)
+        self._chooser.join(request.choice, chooser)
+        self._take(request, token)
 
-    def _grow(self) -> None:
-        assert self._rows is not None, "there are rows for the running requests"
-        logits = self._rows.step([request.ids[-1] for request in self._running])
-        tokens = self._chooser.choose([request.choice for request in self._running], logits)
-        for request, token in zip(self._running, tokens, strict=True):
-            if token is None:
-                self._outcomes.append(RequestFailed(request, not_finite()))
-                self._leaving.add(request)
-            elif self._take(request, token):
-                self._leaving.add(request)
+    def _choose(self, logits: Tensor) -> None:
+        """Choose the next token of each running request, from logits (rows, V)."""
+        running = list(self._running)
+        tokens = self._chooser.choose([request.choice for request in running], logits)
+        for request, token in zip(running, tokens, strict=True):
+            self._take(request, token)
 
-    def _take(self, request: Request, token: int) -> bool:
-        """Add a token to a reply, and return whether it is the last one."""
+    def _take(self, request: Request, token: int | None) -> None:
+        """Add a token to a reply; None if it could not be sampled."""
+        if request in self._leaving:
+            return
+        if token is None:
+            self._outcomes.append(RequestFailed(request, not_finite()))
+            self._leaving.add(request)
+            return
         request.ids.append(token)
         is_last = token in self._stop_ids or len(request.ids) >= request.query.max_new_tokens
         self._outcomes.append(NewToken(request, token, is_last))
-        return is_last
+        if is_last:
+            self._leaving.add(request)
+
+    def _leave(self) -> None:
+        """Free the rows of requests that have ended."""
+        if not self._leaving:
+            return
+        for request in self._running:
+            if request in self._leaving and request.cache_key is not None and self._can_extend:
+                # No pass has read the last token.
+                ids = request.known_ids[:-1]
+                self._prefixes.put(request.cache_key, ids, self._rows.take(request))
+        self._rows.drop(self._leaving)
+        self._running = [one for one in self._running if one not in self._leaving]
+        self._reading = [one for one in self._reading if one.request not in self._leaving]
+        self._leaving.clear()
+        self._chooser.keep([request.choice for request in self._running])
+
+    def _separate(self, failure: ConvoError) -> None:
+        """After a failed pass, fail its only request, or answer its requests one by one."""
+        together = [*self._running, *(one.request for one in self._reading)]
+        remaining = [request for request in together if request not in self._leaving]
+        self._forget_rows()
+        self._prefixes.clear()  # they may hold the memory that is lacking
+        if len(together) == 1:
+            self._outcomes += [RequestFailed(request, failure) for request in remaining]
+            return
+        for request in reversed(remaining):
+            request.is_suspect = True
+            self._waiting.appendleft(request)
+
+    def _forget_rows(self) -> None:
+        self._rows.drop([*self._running, *(one.request for one in self._reading)])
+        self._running, self._reading = [], []
+        self._leaving.clear()
+        self._chooser.keep([])

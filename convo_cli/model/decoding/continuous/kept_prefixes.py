@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from convo_cli.model.decoding.passes.forward import Rows
 
 
 @dataclass(frozen=True)
 class _Kept:
     ids: Sequence[int]
-    rows: Any
+    rows: Rows
     num_bytes: int
 
 
@@ -31,9 +32,10 @@ class KeptPrefixes:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, key: str, ids: Sequence[int], rows: Any, num_bytes: int) -> None:
-        """Keep a row that has read these ids, instead of an earlier one with the same key."""
+    def put(self, key: str, ids: Sequence[int], rows: Rows) -> None:
+        """Keep a row that has read at least these ids, instead of the key's earlier one."""
         self._pop(key)
+        num_bytes = rows.num_bytes
         if num_bytes > self._max_bytes:
             return
         self._kept[key] = _Kept(ids, rows, num_bytes)
@@ -41,7 +43,7 @@ class KeptPrefixes:
         while len(self._kept) > self._max_rows or self.num_bytes > self._max_bytes:
             self._pop(next(iter(self._kept)))
 
-    def take(self, key: str, ids: Sequence[int]) -> tuple[Any, int] | None:
+    def take(self, key: str, ids: Sequence[int]) -> tuple[Rows, int] | None:
         """Remove the row of a key; return it, cut to the beginning of the ids, and its length.
 
         None if it shares no beginning with them. At least the last of the ids is not in the row,
@@ -53,8 +55,7 @@ class KeptPrefixes:
         length = _common(kept.ids, ids[:-1])
         if not length:
             return None
-        if length < len(kept.ids):
-            kept.rows.cut(length)
+        kept.rows.cut(length)
         return kept.rows, length
 
     def clear(self) -> None:

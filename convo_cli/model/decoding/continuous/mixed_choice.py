@@ -31,6 +31,11 @@ class RowChoice:
         self.is_sampling = is_sampling(settings)
         self.key: _Key = (settings.repetition_penalty, *(sampling if self.is_sampling else ()))
 
+    def is_usable(self, logits: Tensor) -> bool:
+        """Return whether a token can be chosen from logits (1, V)."""
+        # A mask of the model may be minus infinity, but not for all tokens.
+        return not self.is_sampling or bool(logits.amax().isfinite())
+
     def chooser(self, ids: Sequence[int]) -> TokenChooser:
         """Return a chooser for a row of these ids, the prompt and the reply so far."""
         return TokenChooser(self.settings, [ids], [self.randomness])

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class SlotLimit:
-    """Decides whether another row fits into a batch whose rows are padded to the longest one."""
+    """Decides whether another row fits into a batch."""
 
-    def __init__(self, model: PreTrainedModel, max_rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, max_rows: int, *, is_padded: bool) -> None:
         self.max_rows = max_rows
-        self.bytes_per_slot = _bytes_per_slot(model)
+        self._is_padded = is_padded
+        self._bytes_per_slot = _bytes_per_slot(model)
         self._device = model.device
 
     def fits(self, size: int, others: Collection[int]) -> bool:
@@ -29,12 +30,14 @@ class SlotLimit:
             return True
         if len(others) >= self.max_rows:
             return False
-        before = len(others) * max(others)
-        after = (len(others) + 1) * max(size, *others)
+        if self._is_padded:
+            before, after = len(others) * max(others), (len(others) + 1) * max(size, *others)
+        else:
+            before, after = sum(others), sum(others) + size
         if after > MAX_SLOTS:
             return False
-        # A batch that grows is copied once.
-        needed = (2 * after - before) * self.bytes_per_slot
+        # Slots that become too few are copied.
+        needed = (2 * after - before) * self._bytes_per_slot
         return needed <= free_bytes(self._device) // 2
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from convo_cli.model.decoding.passes.fast_rows import FastRows, Network
 from convo_cli.model.decoding.passes.forward import Ids, Pass
+from convo_cli.model.decoding.passes.together import read_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +54,14 @@ class FastForward:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
         rows = FastRows(self._network, lengths, width, room)
         return rows, self._network.logits(rows.read(ids)[:, -1])
+
+    def new_row(self, size: int) -> FastRows:
+        """Return a row without tokens, with slots for this number of them."""
+        return FastRows(self._network, [size], size, 0)
+
+    def read_together(self, parts: Sequence[tuple[FastRows, Ids]]) -> Tensor:
+        """Append tokens to each row, a batch of its own; return the next logits, (rows, V)."""
+        return read_together(self._network, parts)
 
     def read(self, ids: Ids, positions: Ids) -> FastPass:
         """Read a dialogue in one pass."""

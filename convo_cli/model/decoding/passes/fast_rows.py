@@ -26,6 +26,16 @@ _SPARE = 64
 """Fewest free slots of a batch that needs new ones."""
 
 
+class Slots(Protocol):
+    """Where a network puts keys and values, and what attends to them."""
+
+    def new_slots(self, layer: int) -> Tensor:
+        """Return the slots of a layer into which the new keys and values go, (B, 2, H, T, D)."""
+
+    def attend(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Return the attention of queries (B, heads, T, D) to all slots so far, (B * T, E)."""
+
+
 class Network(Protocol):
     """The layers of one family of models."""
 
@@ -36,7 +46,7 @@ class Network(Protocol):
     max_length: int
     """Most tokens of a row."""
 
-    def hidden(self, ids: Tensor, positions: Tensor, rows: FastRows) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, rows: Slots) -> Tensor:
         """Read ids (B, T), append their keys and values to the rows; return (B * T, E)."""
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -82,8 +92,7 @@ class FastRows:
     def read(self, ids: Tensor) -> Tensor:
         """Append tokens (B, T) to all rows; return hidden states (B, T, E)."""
         size, start = ids.shape[1], self.num_used
-        if start + size > self._num_slots:
-            self._grow(start + size)
+        self.reserve(size)
         places = torch.arange(start, start + size)
         positions = (places - self._padding.unsqueeze(1)).clamp_(min=0)  # (B, T)
         self._num_new = size
@@ -95,8 +104,7 @@ class FastRows:
     def step(self, tokens: Ids) -> Tensor:
         """Append a token to each row and return the logits of the next one, (B, V)."""
         end = self.num_used + 1
-        if end > self._num_slots:
-            self._grow(end)
+        self.reserve(1)
         self._num_new = 1
         self._mask = None if self._step_mask is None else self._step_mask[..., :end]
         ids = torch.tensor(tokens).unsqueeze(1)  # (B, 1)
@@ -110,8 +118,7 @@ class FastRows:
         self._require_one()
         if not ids:
             raise ValueError("there is no token to read")
-        if self.num_used + len(ids) > self._num_slots:
-            self._grow(self.num_used + len(ids))
+        self.reserve(len(ids))
         for start in range(0, len(ids), _CHUNK):
             hidden = self.read(torch.tensor([ids[start : start + _CHUNK]]))
         return self._network.logits(hidden[:, -1])
@@ -160,6 +167,11 @@ class FastRows:
             new[:, :, :, begin:end] = slots[:, :, :, : other.num_used]
         self.num_used = width
         self._pad(torch.cat([self._padding + shift, other._padding + width - other.num_used]))
+
+    def reserve(self, size: int) -> None:
+        """Make sure that there are free slots for this number of tokens."""
+        if self.num_used + size > self._num_slots:
+            self._grow(self.num_used + size)
 
     def new_slots(self, layer: int) -> Tensor:
         """Return the slots of a layer into which the new keys and values go, (B, 2, H, T, D)."""

@@ -70,6 +70,14 @@ class ProvenForward:
         """Return whether `Rows.join` and `Rows.take` are correct: rows may come and go."""
         return self._proves_of_any_length(self._probe.joins)
 
+    @cached_property
+    def can_read_together(self) -> bool:
+        """Return whether the passes are fast ones that can read several rows in one pass."""
+        fast = self.passes if isinstance(self.passes, FastForward) else None
+        return fast is not None and self._proves_of_any_length(
+            lambda _: self._probe.reads_together(fast)
+        )
+
     def _proves_of_any_length(self, holds: Callable[[Forward], bool]) -> bool:
         # Rotations that depend on the longest text so far would differ from those of slots that
         # were filled before.

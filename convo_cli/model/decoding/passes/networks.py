@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, gelu, silu
 
 from convo_cli.model.adapters.lora import weight_of
-from convo_cli.model.decoding.passes.fast_rows import FastRows, Network
+from convo_cli.model.decoding.passes.fast_rows import Network, Slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +69,7 @@ class Gpt2Network:
         self._head = _transposed(model.lm_head)
         self._shape = (config.n_embd,)
 
-    def hidden(self, ids: Tensor, positions: Tensor, rows: FastRows) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, rows: Slots) -> Tensor:
         """Read ids (B, T) at their positions (B, T)."""
         words, places = self._embeddings
         x = embedding(ids, words).add_(embedding(positions, places)).flatten(0, 1)  # (N, E)
@@ -131,7 +131,7 @@ class LlamaNetwork:
         half = self.head_width // 2
         self._rotations = torch.complex(cosines[0, :, :half], sines[0, :, :half]).unsqueeze(1)
 
-    def hidden(self, ids: Tensor, positions: Tensor, rows: FastRows) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, rows: Slots) -> Tensor:
         """Read ids (B, T) at their positions (B, T)."""
         x = embedding(ids, self._embeddings).flatten(0, 1)  # (N, E)
         rotations = self._rotations[positions.flatten()]  # (N, 1, D / 2)

@@ -15,6 +15,7 @@ from torch import Tensor
 from convo_cli.model.context import context_length
 from convo_cli.model.decoding.failures import CANNOT_COMPUTE
 from convo_cli.model.decoding.passes.cached_forward import CachedForward
+from convo_cli.model.decoding.passes.fast_forward import FastForward
 from convo_cli.model.decoding.passes.forward import Forward, Rows
 from convo_cli.text.encoder import DialogueEncoder
 
@@ -98,6 +99,23 @@ class Probe:
         rows.keep([1])
         rows.join(copied)
         return is_equal and self._steps(rows, (1, 0), lengths)
+
+    def reads_together(self, forward: FastForward) -> bool:
+        """The same holds for rows that read different numbers of tokens in one pass."""
+        rows = [forward.new_row(2) for _ in self._rows]
+        lengths = [0, 0]
+        for sizes in ((3, 1), (1, 4), (len(self._rows[0]) - 4, 1)):
+            begins = list(lengths)
+            lengths = [begin + size for begin, size in zip(begins, sizes, strict=True)]
+            spans = zip(self._rows, begins, lengths, strict=True)
+            new = [ids[begin:end] for ids, begin, end in spans]
+            if not all(new):
+                return False
+            logits = forward.read_together(list(zip(rows, new, strict=True)))
+            for place, length in enumerate(lengths):
+                if not self._equal(logits[place], self._expected[place][length - 1]):
+                    return False
+        return True
 
     def _steps(self, rows: Rows, numbers: tuple[int, ...], lengths: dict[int, int]) -> bool:
         """Append the next token to each row; return whether the logits are right."""

@@ -212,7 +212,7 @@ def test_rotations_that_depend_on_the_length_are_neither_cut_nor_joined(encoder)
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
     model = build(kind, {**options, "rope_parameters": rope}, len(encoder.tokenizer))
     generator = Generator(model, encoder)
-    with torch.inference_mode(), generator._answering() as forward:
+    with torch.inference_mode(), generator.answering() as forward:
         assert isinstance(forward.passes, CachedForward)
         assert not forward.can_extend
         assert not forward.can_join
