@@ -141,7 +141,7 @@ def test_the_download_of_hostile_texts_is_training_data(page, server, downloads,
     (file,) = downloads.glob("*.jsonl")
     result = run_fork(tmp_path, "validate-data", file, "--json")
     assert result.code == 0, result.out + result.err
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 3
     assert "error" not in result.err
     from convo_cli.chat.session_lines import parse_line
