@@ -16,8 +16,10 @@ import pytest
 from convo_cli.chat.saved_sessions import SessionFile, newest_for, recent_sessions, reopen
 from convo_cli.chat.session import ChatSession
 from convo_cli.chat.session_folder import sessions_folder, write_session
-from convo_cli.config.schema import GenerationSettings
+from convo_cli.config.schema import DataConfig, GenerationSettings
+from convo_cli.data.reader import read_dialogues
 from convo_cli.errors import ChangedError, ConvoError, DataError, DiskError, UsageError
+from tests.commands import run_here
 from tests.unit.chat.fakes import Scripted, ignore
 
 SETTINGS = GenerationSettings(temperature=0.25)
@@ -246,6 +248,30 @@ def test_only_a_regular_file_of_bounded_size_is_read(home, talk, tmp_path, never
         assert str(path) in str(caught.value)
     with pytest.raises(UsageError, match="no such file"):
         reopen(tmp_path / "none", session.generator)
+
+
+def test_saved_sessions_are_training_data_without_a_warning(home, talk, tmp_path):
+    sessions = [talk(*(f"reply {n} of {k}" for n in range(k % 4 + 1))) for k in range(12)]
+    sessions[3].edit(2, "another text")
+    sessions[4].judge(is_good=False)
+    sessions[6].judge(is_good=True)
+    sessions.append(talk("", "said", "", system="Be kind."))
+    for session in sessions:
+        session.generator.folder = Path("exports/a model with a long name in words that is text")
+    paths = [saved(session).path for session in sessions]
+    both = tmp_path / "all.jsonl"
+    both.write_bytes(b"".join(path.read_bytes() for path in paths))
+    without_target = paths.pop(4)
+    assert run_here(tmp_path, "validate-data", without_target).code == 3
+    for files in (paths, [both]):
+        report = run_here(tmp_path, "validate-data", *files, "--json")
+        assert report.code == 0
+        assert [file["problem_groups"] for file in report.json["files"]] == [[]] * len(files)
+        assert all(file["unread_keys"] == {} for file in report.json["files"])
+    found = read_dialogues([str(both)], DataConfig(train=(str(both),)))
+    read = {(one.line, turn.text) for one in found for turn in one.turns if turn.is_trained}
+    assert {(4, "another text"), (7, "reply 2 of 6"), (13, "said")} <= read
+    assert not {(4, "reply 0 of 3"), (5, "reply 0 of 4"), (7, "reply 0 of 6")} & read
 
 
 # A home that cannot hold sessions
