@@ -150,6 +150,12 @@ class Browsing:
 def browsing(driver: Any, address: str, *, is_locked: bool = False) -> Iterator[Browsing]:
     """Open the page; afterwards, no script failed and the policy had nothing to block."""
     page = Browsing(driver, address, is_locked=is_locked)
-    yield page
-    assert page.complaints() == []
-    page.driver.get("about:blank")
+    try:
+        yield page
+        assert page.complaints() == []
+    finally:
+        # A later server may get this port, and its page would find what this one has saved.
+        page.run("sessionStorage.clear()")
+        driver.get("about:blank")
+        saved = {"origin": address.rstrip("/"), "storageTypes": "local_storage"}
+        driver.execute_cdp_cmd("Storage.clearDataForOrigin", saved)
