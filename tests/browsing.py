@@ -39,10 +39,14 @@ class Browsing:
         self.address = address
         self.size(1280, 800)
         self.media()
+        # An earlier server may have had this port, and its page saved conversations under it.
+        clear = {"source": "localStorage.clear(); sessionStorage.clear()"}
+        added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", clear)
         if is_locked:
             self.driver.get(address)
         else:
             self.open()
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
     def open(self) -> None:
         """Load the page, or load it again, and wait until it knows the models."""
@@ -154,8 +158,4 @@ def browsing(driver: Any, address: str, *, is_locked: bool = False) -> Iterator[
         yield page
         assert page.complaints() == []
     finally:
-        # A later server may get this port, and its page would find what this one has saved.
-        page.run("sessionStorage.clear()")
         driver.get("about:blank")
-        saved = {"origin": address.rstrip("/"), "storageTypes": "local_storage"}
-        driver.execute_cdp_cmd("Storage.clearDataForOrigin", saved)
