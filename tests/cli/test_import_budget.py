@@ -54,6 +54,8 @@ CASES = {
     "a missing model to export": ("export runs/nope out", 2),
     "a missing model to chat with": ("chat ./nope", 2),
     "no model to chat with": ("chat .", 2),
+    "a missing model to serve": ("serve ./nope", 2),
+    "a key that is missing": ("serve . --host 0.0.0.0", 2),
     "a wrong device": ("chat . --device gpu", 2),
     "a missing model to evaluate": ("evaluate ./nope valid.jsonl", 2),
     "missing data to evaluate on": ("evaluate gpt2 nope.jsonl", 2),

@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from convo_cli.serve.wire import sockets
 from tests.commands import environment, run_here
 from tests.forks import start_fork
-from tests.served import HELLO, PATH
+from tests.served import HELLO, PATH, post
 
 MODEL = "exports/tiny"
 
@@ -60,6 +61,8 @@ def test_the_openai_client_talks_to_a_run_and_an_export_of_it(serve):
     import openai
 
     serving = serve(MODEL, "runs/tiny", "--device", "cpu")
+    documented = {"url", "models"}  # in docs/json.md
+    assert serving.ready.keys() == {"convo", "json_version", "command"} | documented
     assert serving.ready["models"] == ["tiny", "tiny-2"]
     assert serving.url.startswith("http://127.0.0.1:")
     messages = HELLO["messages"]
@@ -111,16 +114,20 @@ def test_a_stop_finishes_a_running_reply_and_a_second_signal_leaves_at_once(serv
         serving.process.send_signal(signal.SIGTERM)
         assert "[DONE]" in response.read().decode()
     assert serving.process.wait(60) == 143
-    again = serve(MODEL, "-q")
-    busy = socket.create_connection(("127.0.0.1", int(again.url.rpartition(":")[2])))
-    busy.sendall(b"GET / HTTP/1.1\r\n")  # an unfinished request keeps the server for a while
-    again.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    start = time.monotonic()
-    again.process.send_signal(signal.SIGTERM)
-    assert again.process.wait(60) == 143
-    assert time.monotonic() - start < 4
-    busy.close()
+
+
+def test_a_second_signal_leaves_at_once(serve):
+    serving = serve(MODEL, "-q")
+    unfinished = post(b"{").replace(b"Length: 1", b"Length: 99")  # keeps the server for a while
+    with socket.create_connection(("127.0.0.1", int(serving.url.rpartition(":")[2]))) as busy:
+        busy.sendall(unfinished)
+        assert httpx.get(f"{serving.url}/health").status_code == 200
+        serving.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        start = time.monotonic()
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(60) == 143
+    assert time.monotonic() - start < 3
 
 
 def refused(folder, *options, **env):
@@ -175,6 +182,7 @@ def test_a_server_for_all_networks_answers_under_its_address_and_given_names(ser
         ),
         (("--host", ""), "--host '': no address of that name"),
         (("--host", "a b"), "--host a b: no address of that name"),
+        (("--host", "8.8.8.8", "--api-key", "x" * 16), "--host 8.8.8.8: not an address of this"),
         (("--port", "65536"), "65536 is not between 0 and 65535"),
         (("--port", "-1"), "-1 is not between 0 and 65535"),
         (("--port", "http"), "give a whole number"),
@@ -222,6 +230,14 @@ def test_a_server_on_ipv6_shows_an_address_that_a_browser_takes(serve):
     serving = serve(MODEL, "-q", "--host", "::1")
     assert serving.url.startswith("http://[::1]:")
     assert httpx.get(f"{serving.url}/health").json() == {"status": "ok"}
+
+
+def test_localhost_is_served_on_the_addresses_that_the_machine_has(monkeypatch):
+    addresses = [(socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "127.0.0.1")]
+    listening = sockets.listen("localhost", addresses, 0)
+    with listening.sockets[0] as only:
+        assert len(listening.sockets) == 1
+        assert only.getsockname() == ("127.0.0.1", listening.port)
 
 
 def test_a_model_id_is_the_name_of_its_folder_and_cannot_break_a_line(tmp_path):

@@ -15,6 +15,8 @@ from convo_cli.errors import UsageError
 Address: TypeAlias = tuple[socket.AddressFamily, str]
 
 _BACKLOG = 128
+_MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address that this machine does not have."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,7 @@ class Listening:
 def addresses_of(host: str) -> list[Address]:
     """Return family and address of a host's addresses; UsageError if it has none."""
     try:
-        found = socket.getaddrinfo(
-            host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         found = []
     addresses = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found)
@@ -62,24 +62,41 @@ def listen(host: str, addresses: Sequence[Address], port: int) -> Listening:
 
     Connections wait in the system's queue until the server accepts them.
     """
-    sockets = list[socket.socket]()
-    try:
-        for family, address in addresses:
-            opened = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(opened)
-            if os.name == "posix":  # on Windows it would share a port in use
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.bind((address, port))
-            opened.listen(_BACKLOG)
-            opened.setblocking(False)
-            port = opened.getsockname()[1]
-    except OSError as error:
-        for one in sockets:
-            one.close()
-        raise _refusal(error, host, port) from None
+    sockets, unusable = list[socket.socket](), list[OSError]()
+    for family, address in addresses:
+        try:
+            sockets.append(_open(family, address, port))
+        except OSError as error:
+            if error.errno in _MISSING:  # localhost may be ::1 too, on a machine without IPv6
+                unusable.append(error)
+                continue
+            _close(sockets)
+            raise _refusal(error, host, port) from None
+        port = sockets[-1].getsockname()[1]
+    if not sockets:
+        raise _refusal(unusable[0], host, port)
     return Listening(sockets, host, port)
+
+
+def _open(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # on Windows it would share a port in use
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((address, port))
+        opened.listen(_BACKLOG)
+        opened.setblocking(False)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for one in sockets:
+        one.close()
 
 
 def _refusal(error: OSError, host: str, port: int) -> UsageError:
@@ -93,7 +110,7 @@ def _refusal(error: OSError, host: str, port: int) -> UsageError:
             f"--port {port}: you may not use this port on {host}",
             hint="ports below 1024 belong to the system: use a higher one, such as --port 8000",
         )
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno in _MISSING:
         return UsageError(
             f"--host {host}: not an address of this machine",
             hint="127.0.0.1 for this machine only, 0.0.0.0 for all networks",

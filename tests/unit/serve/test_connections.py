@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 
 import httpx
+import psutil
 import pytest
 
 from convo_cli.serve.jobs import Finished, Piece
@@ -89,6 +91,15 @@ def test_an_endless_body_in_chunks_gets_413_after_the_limit(port):
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         opened.sendall(rest + chunk * 1000)
     assert health(port) == {"status": "ok"}
+
+
+def test_no_other_address_of_the_machine_reaches_a_server_on_loopback(port):
+    others = {"127.0.0.2"} if sys.platform == "linux" else set()
+    for addresses in psutil.net_if_addrs().values():
+        others |= {one.address for one in addresses if one.family == socket.AF_INET}
+    for address in others - {"127.0.0.1"}:
+        with pytest.raises(OSError, match=r"refused|unreachable|timed out"):
+            socket.create_connection((address, port), timeout=5)
 
 
 def test_a_body_over_the_limit_gets_its_answer_although_it_is_unread(port):
