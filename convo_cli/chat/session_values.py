@@ -63,5 +63,5 @@ def range_of(key: str) -> str:
         elif isinstance(bound, Le):
             limits.append(f"to {bound.le:,.10g}")
         elif isinstance(bound, Lt):
-            limits.append(f"and below {bound.lt:,.10g}")
+            limits.append(f"to below {bound.lt:,.10g}")
     return f"{kind} {' '.join(limits)}"

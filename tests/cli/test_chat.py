@@ -72,10 +72,12 @@ def test_a_seed_repeats_a_sampled_conversation(convo):
     assert len({talk(seed) for seed in range(4)}) > 1
 
 
-def test_quiet_leaves_the_replies(convo):
+def test_quiet_leaves_the_replies_and_a_pipe_saves_no_session(convo, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     result = convo("chat", MODEL, "-q", *GREEDY, stdin=b"Hello!\n" * 9)
     assert (result.code, result.err) == (0, "")
     assert len(result.out.splitlines()) == 9
+    assert not (tmp_path / "state").exists()
 
 
 def test_turns_that_no_longer_fit_are_said_to_be_gone(convo):
