@@ -26,14 +26,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import work
 from bench_generate import open_model
+from serve_soak import soak_engine, soak_http
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import GenerationSettings
     from convo_cli.model.decoding.generator import Generator
     from convo_cli.model.decoding.queries import Query
-
-TIE = 1e-3
-"""Logits that are closer are a tie: rounding may choose either token."""
 
 
 def main() -> None:
@@ -53,11 +51,8 @@ def main() -> None:
     generator = open_model(arguments.model, work.FOLDER / "train.jsonl")
     if arguments.kind == "speed":
         measure_speed(generator, arguments)
-    elif arguments.http:
-        from serve_soak import soak_http
-
-        soak_http(generator, arguments.requests or 1000)
     else:
+        soak = soak_http if arguments.http else soak_engine
         soak(generator, arguments.requests or 1000)
 
 
@@ -74,7 +69,7 @@ def measure_speed(generator: Generator, arguments: argparse.Namespace) -> None:
     generator.encoder.stop_ids = frozenset()  # replies of equal length
     print(f"{'users':>5} {'engine':>24} {'one by one':>24} {'ratio':>6}  other ids")
     for users in arguments.users:
-        count = users * (arguments.requests or max(2, 16 // users))
+        count = users * (arguments.requests or max(6, 12 // users))
         queries = queries_of(generator, count, arguments.tokens)
         speeds: list[list[float]] = [[], []]
         made: list[list[list[int]]] = [[], []]
@@ -150,9 +145,6 @@ def queries_of(generator: Generator, count: int, tokens: int) -> list[Query]:
 def spread(numbers: Sequence[float]) -> str:
     """Return the median and the range."""
     return f"{statistics.median(numbers):.0f} ({min(numbers):.0f}-{max(numbers):.0f})"
-
-
-def soak(generator: Generator, count: int) -> None: ...
 
 
 if __name__ == "__main__":

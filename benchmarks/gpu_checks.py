@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -313,6 +314,56 @@ def exported(bench: Bench, check: Check) -> str:
     return f"reply of the export: {' '.join(out.split())[:80]!r}"
 
 
+def continuous_batch(bench: Bench, check: Check) -> str:
+    """Answer 12 requests together on the device, and compare with each one alone."""
+    import threading
+
+    from convo_cli.config.schema import GenerationSettings
+    from convo_cli.data.dialogue import Turn
+    from convo_cli.events import ignore
+    from convo_cli.model.open import open_generator
+    from convo_cli.serve.engine import Engine
+    from convo_cli.serve.jobs import Finished, Job, Piece
+
+    generator = open_generator(str(finished_run(bench)), device=bench.device, emit=ignore)
+    settings = GenerationSettings(temperature=0.0, max_new_tokens=32)
+    texts = [" ".join(["Tell me more."] * (1 + number % 5)) + f" {number}" for number in range(12)]
+    histories = [[Turn("user", text)] for text in texts]
+    alone = [generator.replies([history], settings)[0] for history in histories]
+    engine = Engine(generator)
+    said: list[list[str]] = [[] for _ in texts]
+    ends: list[object] = []
+    over = threading.Semaphore(0)
+
+    def receive(number: int, event: object) -> None:
+        if isinstance(event, Piece):
+            said[number].append(event.text)
+        else:
+            ends.append(event)
+            over.release()
+
+    started = time.monotonic()
+    for number, history in enumerate(histories):
+        query = generator.query(history, settings)
+        emit = functools.partial(receive, number)
+        engine.submit(Job(query, settings, 0, (), None, emit))
+    for _ in texts:
+        if not over.acquire(timeout=120):
+            raise CheckError("a request was lost")
+    seconds = time.monotonic() - started
+    engine.drain(5)
+    if engine.num_faults or not all(isinstance(end, Finished) for end in ends):
+        raise CheckError(f"requests failed: {ends}")
+    same = sum("".join(text) == reply.text for text, reply in zip(said, alone, strict=True))
+    check.numbers.update(seconds=seconds, same=same, rows=engine.max_rows)
+    if engine.max_rows == 1:
+        raise CheckError("requests were answered one at a time")
+    # Rounding depends on the batch, so a tie of two logits may be decided otherwise.
+    if same < 10:
+        raise CheckError(f"only {same} of 12 replies are those given alone")
+    return f"{same} of 12 replies are those given alone; {seconds:.1f} s"
+
+
 def statistics_of_nvml(bench: Bench, check: Check) -> str:
     """Compare the logged statistics of the GPU with nvidia-smi."""
     logged = events(finished_run(bench), "device")[-1]
@@ -374,6 +425,7 @@ CHECKS: dict[str, tuple[float, Callable[[Bench, Check], str]]] = {
     "verify": (90, verified),
     "nvml": (60, statistics_of_nvml),
     "evaluate": (60, evaluated),
+    "continuous_batch": (90, continuous_batch),
     "export_and_chat": (90, exported),
     "resume_on_a_cpu": (90, resumed_on_a_cpu),
     "compile": (150, compiled),

@@ -75,7 +75,9 @@ class Engine:
             self._batch = ContinuousBatch(
                 generator.model, forward, frozenset(generator.encoder.stop_ids), max_rows=max_rows
             )
-        self._max_jobs = self._batch.max_rows + max_waiting
+        self.max_rows = self._batch.max_rows
+        """Most replies that are computed at a time."""
+        self._max_jobs = self.max_rows + max_waiting
         self._num_torch_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="convo-engine", daemon=True)
         self._thread.start()

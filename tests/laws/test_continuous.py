@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.model.decoding.continuous import continuous_batch, request_rows
+from convo_cli.model.decoding.continuous import continuous_batch, kept_prefixes, request_rows
 from convo_cli.model.decoding.continuous.batch_requests import NewToken, Request, RequestFailed
 from convo_cli.model.decoding.continuous.continuous_batch import ContinuousBatch
 from convo_cli.model.decoding.generator import Generator
@@ -259,7 +259,7 @@ def test_kept_prefixes_are_bounded_by_number_and_bytes(fast, monkeypatch):
         for number in range(40):
             run.add(query_of(fast, draws), GREEDY, 0, str(number))
             run.finish()
-        assert len(prefixes) == continuous_batch._MAX_PREFIXES
+        assert len(prefixes) == kept_prefixes.MAX_PREFIXES
         most = prefixes.num_bytes // 2
         monkeypatch.setattr(prefixes, "_max_bytes", most)
         run.add(query_of(fast, draws), GREEDY, 0, "last")

@@ -26,7 +26,7 @@ class Request:
     num_reused: int = 0
     """Tokens of the prompt that were not read again."""
     is_suspect: bool = False
-    """A pass over this row and others failed, so it continues alone."""
+    """A pass over this row and others failed, so it is read again alone."""
     choice: RowChoice = field(init=False)
 
     def __post_init__(self) -> None:

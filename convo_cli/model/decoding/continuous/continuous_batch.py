@@ -4,8 +4,7 @@ Prompts are read in chunks, so that a long one does not stall the replies of oth
 greedy reply equals `Generator.answer` of its query alone, except after a tie of two logits, because
 rounding depends on the batch. A sampled reply depends only on its seed.
 
-If a pass over several rows fails, its rows are read again and continued one by one, so that only
-the request at fault fails.
+If a pass over several rows fails, each row is tried alone, so that only the request at fault fails.
 
 Shapes: V vocabulary.
 """
@@ -13,11 +12,12 @@ Shapes: V vocabulary.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from convo_cli.errors import ConvoError
+from convo_cli.errors import ConvoError, OutOfMemoryError
 from convo_cli.model.decoding.continuous.batch_requests import (
     NewToken,
     Outcome,
@@ -27,7 +27,7 @@ from convo_cli.model.decoding.continuous.batch_requests import (
 )
 from convo_cli.model.decoding.continuous.kept_prefixes import KeptPrefixes
 from convo_cli.model.decoding.continuous.mixed_choice import MixedChooser
-from convo_cli.model.decoding.continuous.request_rows import Part, rows_for
+from convo_cli.model.decoding.continuous.request_rows import Part, read_apart, rows_for
 from convo_cli.model.decoding.continuous.slot_limit import SlotLimit
 from convo_cli.model.decoding.failures import ComputingReply, failure_of, not_finite
 from convo_cli.model.decoding.passes.forward_choice import ProvenForward
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 CHUNK = 256
 """Most tokens of prompts that are read in a step while no row grows."""
-_MAX_PREFIXES = 16
-_MAX_PREFIX_BYTES = 256 * 2**20
 
 
 class ContinuousBatch:
@@ -60,11 +58,10 @@ class ContinuousBatch:
         self._stop_ids = stop_ids
         self._computing = ComputingReply(model)
         self._limit = SlotLimit(model, self.max_rows, is_padded=self._rows.is_padded)
-        self._prefixes = KeptPrefixes(_MAX_PREFIXES, _MAX_PREFIX_BYTES)
+        self._prefixes = KeptPrefixes()
         self._waiting: deque[Request] = deque()
         self._reading: list[Reading] = []
-        self._running: list[Request] = []
-        """Requests whose prompt has been read."""
+        self._running: list[Request] = []  # their prompts have been read
         self._leaving: set[Request] = set()
         self._chooser = MixedChooser()
         self._outcomes: list[Outcome] = []
@@ -106,40 +103,58 @@ class ContinuousBatch:
                 self._leave()
                 self._advance()
         except Exception as error:
-            failure = failure_of(error)
-            if failure is None:
+            if (failure := failure_of(error)) is None:
                 raise
             self._separate(failure)
         return self._outcomes
 
     def _advance(self) -> None:
         grown: list[Part] = [(request, request.ids[-1:]) for request in self._running]
-        begun = self._next_chunks()
-        if not grown and not begun:
+        if not (begun := self._next_chunks()) and not grown:
             return
         chunks = [(one.request, one.ids[one.num_read : end]) for one, end in begun]
-        logits = self._rows.read([*grown, *chunks])
-        if grown:
-            self._choose(logits[: len(grown)])
-        for place, (reading, end) in enumerate(begun, len(grown)):
-            reading.num_read = end
-            if end == len(reading.ids):
-                self._reading.remove(reading)
-                self._begin_reply(reading, logits[place : place + 1])
+        parts, logits = self._read([*grown, *chunks])
+        places = {request: place for place, (request, _) in enumerate(parts)}
+        running = [request for request in self._running if request in places]
+        if running:
+            self._choose(running, logits[: len(running)])
+        for reading, end in begun:
+            place = places.get(reading.request)
+            if place is not None:
+                reading.num_read = end
+                if end == len(reading.ids):
+                    self._reading.remove(reading)
+                    self._begin_reply(reading, logits[place : place + 1])
+
+    def _read(self, parts: list[Part]) -> tuple[list[Part], Tensor]:
+        """Append tokens to rows; return the parts that were read, and their logits (parts, V)."""
+        try:
+            with self._computing:
+                return parts, self._rows.read(parts)
+        except Exception as error:
+            if len(parts) == 1 or self._rows.is_padded or failure_of(error) is None:
+                raise
+            self._prefixes.clear()  # they may hold the memory that is lacking
+        parts, logits, failures = read_apart(self._rows, parts, self._computing)
+        self._outcomes += failures
+        self._leaving.update(one.request for one in failures)
+        return parts, logits
 
     def _next_chunks(self) -> list[tuple[Reading, int]]:
         """Return prompts to read from now, and the number of their tokens after the pass."""
         budget = self._rows.chunk_beside if self._running else CHUNK
-        chunks = []
-        for reading in self._reading:
-            if budget > 0:
-                chunks.append((reading, self._end_of(reading, budget)))
-                budget -= chunks[-1][1] - reading.num_read
-        while budget > 0 and self._waiting and self._has_room(self._waiting[0]):
-            reading = self._begin_reading(self._waiting.popleft())
-            chunks.append((reading, self._end_of(reading, budget)))
-            budget -= chunks[-1][1] - reading.num_read
+        chunks, readings = [], self._readings()
+        while budget > 0 and (reading := next(readings, None)) is not None:
+            end = self._end_of(reading, budget)
+            chunks.append((reading, end))
+            budget -= end - reading.num_read
         return chunks
+
+    def _readings(self) -> Iterator[Reading]:
+        """Yield the prompts that are being read, then begin others while there is room."""
+        yield from list(self._reading)
+        while self._waiting and self._has_room(self._waiting[0]):
+            yield self._begin_reading(self._waiting.popleft())
 
     def _end_of(self, reading: Reading, budget: int) -> int:
         end = len(reading.ids)
@@ -166,6 +181,7 @@ class ContinuousBatch:
         """Choose the first token after a prompt, from logits (1, V)."""
         request = reading.request
         self._running.append(request)
+        request.is_suspect = False
         self._rows.join(request)
         chooser = request.choice.chooser(reading.ids)
         if not request.choice.is_usable(logits):
@@ -175,9 +191,10 @@ class ContinuousBatch:
         self._chooser.join(request.choice, chooser)
         self._take(request, token)
 
-    def _choose(self, logits: Tensor) -> None:
-        """Choose the next token of each running request, from logits (rows, V)."""
-        running = list(self._running)
+    def _choose(self, running: list[Request], logits: Tensor) -> None:
+        """Choose the next token of each of these requests, from logits (rows, V)."""
+        if len(running) < len(self._running):
+            self._chooser.keep([request.choice for request in running])
         tokens = self._chooser.choose([request.choice for request in running], logits)
         for request, token in zip(running, tokens, strict=True):
             self._take(request, token)
@@ -220,6 +237,8 @@ class ContinuousBatch:
         if len(together) == 1:
             self._outcomes += [RequestFailed(request, failure) for request in remaining]
             return
+        if isinstance(failure, OutOfMemoryError):
+            self._limit.max_rows = max(1, len(together) // 2)
         for request in reversed(remaining):
             request.is_suspect = True
             self._waiting.appendleft(request)

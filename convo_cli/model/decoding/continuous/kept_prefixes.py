@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from convo_cli.model.decoding.passes.forward import Rows
 
+MAX_PREFIXES = 16
+MAX_BYTES = 256 * 2**20
+
 
 @dataclass(frozen=True)
 class _Kept:
@@ -23,7 +26,7 @@ class _Kept:
 class KeptPrefixes:
     """One row for each key; the row that was used least recently is freed first."""
 
-    def __init__(self, max_rows: int, max_bytes: int) -> None:
+    def __init__(self, max_rows: int = MAX_PREFIXES, max_bytes: int = MAX_BYTES) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()

@@ -6,13 +6,15 @@ Shapes: V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from convo_cli.model.decoding.continuous.batch_requests import Request
+from convo_cli.model.decoding.continuous.batch_requests import Request, RequestFailed
 from convo_cli.model.decoding.decode_loop import closed_up
+from convo_cli.model.decoding.failures import failure_of
 from convo_cli.model.decoding.passes.fast_forward import FastForward
 from convo_cli.model.decoding.passes.fast_rows import FastRows
 from convo_cli.model.decoding.passes.forward import Forward, Ids, Rows
@@ -145,3 +147,26 @@ class JoinedRows:
             places = closed_up(places)
             self._batch.keep(places)
             self._joined = [self._joined[place] for place in places]
+
+
+def read_apart(
+    rows: RequestRows, parts: Sequence[Part], computing: AbstractContextManager[None]
+) -> tuple[list[Part], Tensor, list[RequestFailed]]:
+    """Read parts one by one, after a pass over all of them failed and changed no row.
+
+    Returns those that were read, their logits (parts, V), and the failures of the others.
+    """
+    read: list[Part] = []
+    logits = [torch.empty(0, 0)]
+    failures = []
+    for part in parts:
+        try:
+            with computing:
+                logits.append(rows.read([part]))
+            read.append(part)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            failures.append(RequestFailed(part[0], failure))
+    return read, torch.cat(logits[1:] or logits), failures
