@@ -9,20 +9,28 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyte
 
+from convo_cli.chat.saved_sessions import SessionFile
+from convo_cli.chat.session import ChatSession
+from convo_cli.cli.views.chatting.terminal import talk
+from convo_cli.config.schema import GenerationSettings
+from convo_cli.model.decoding.generator import Reply
 from tests.commands import environment
 from tests.forks import start_fork
 
 _SEQUENCE = re.compile(rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[=>78]")
-_SECONDS = 60.0
+_SECONDS = 20.0
 
 
 class Terminal:
@@ -36,6 +44,7 @@ class Terminal:
         self._screen.main_end = self.main_end
         self._stream = pyte.ByteStream(self._screen)
         self.raw = b""
+        self.is_over = False
         self._num_seen = 0
         """Bytes before the last text that was waited for."""
 
@@ -73,7 +82,8 @@ class Terminal:
         for text in texts:
             deadline = time.monotonic() + _SECONDS
             while (found := self._find(text)) is None:
-                assert time.monotonic() < deadline, f"no {text!r} in:\n{self.text}"
+                is_late = self.is_over or time.monotonic() > deadline
+                assert not is_late, f"no {text!r} in:\n{self.text}"
                 assert self.read(0.5), f"the program ended without {text!r}:\n{self.text}"
             self._num_seen = found
 
@@ -147,3 +157,83 @@ def convo_on_terminal(
         program.process.kill()
         program.process.wait(60)
         program.close()
+
+
+class Speaker:
+    """A generator that replies with the given pieces of text, whatever it is asked."""
+
+    def __init__(self, encoder: Any, *pieces: str, on_piece: Callable[[str], object] = str) -> None:
+        self.encoder = encoder
+        self.pieces: Sequence[str] = pieces
+        self.model = SimpleNamespace(device="cpu")
+        self.loaded = self.folder = None
+        self._on_piece = on_piece
+        self.histories: list[list[str]] = []
+
+    @property
+    def heard(self) -> list[str]:
+        """The last message of each history."""
+        return [history[-1] for history in self.histories]
+
+    def stream(self, history, settings, on_text=str, *, seed=None, index=0) -> Reply:
+        self.histories.append([turn.text for turn in history])
+        for piece in self.pieces:
+            on_text(piece)
+            self._on_piece(piece)
+        return Reply("".join(self.pieces), (1, 2), True, 0)
+
+
+def chat_here(
+    speakers: Mapping[str, Speaker], drive: Callable[[Terminal], None], columns: int = 80
+) -> Terminal:
+    """Hold a chat in this process, which gets SIGINT for Ctrl-C; ``drive`` runs in a thread.
+
+    The chat ends with the input, after ``drive`` has typed what it wants.
+    """
+    from prompt_toolkit.application import create_app_session
+
+    terminal, failures = Terminal(columns), list[BaseException]()
+
+    def drive_to_the_end() -> None:
+        try:
+            terminal.wait_for("you: ")
+            drive(terminal)
+            terminal.type("\x04")
+            while not terminal.is_over:
+                terminal.read(0.1)
+        except BaseException as error:  # noqa: BLE001 - raised in the main thread
+            failures.append(error)
+            terminal.type("\x03\x04\x04")
+
+    conversations = [
+        (
+            session := ChatSession(cast(Any, one), GenerationSettings()),
+            SessionFile.new(session.contract),
+        )
+        for one in speakers.values()
+    ]
+    thread = threading.Thread(target=drive_to_the_end)
+    with _streams_on(terminal.far_end), create_app_session():
+        thread.start()
+        try:
+            talk(list(speakers), conversations, is_quiet=False)
+        finally:
+            terminal.is_over = True
+            thread.join()
+    if failures:
+        raise failures[0]
+    return terminal
+
+
+@contextmanager
+def _streams_on(descriptor: int) -> Iterator[None]:
+    before = sys.stdin, sys.stdout, sys.stderr
+    with (
+        open(descriptor, encoding="utf-8", closefd=False) as sys.stdin,
+        open(descriptor, "w", encoding="utf-8", closefd=False, buffering=1) as sys.stdout,
+        open(descriptor, "w", encoding="utf-8", closefd=False, buffering=1) as sys.stderr,
+    ):
+        try:
+            yield
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 
 import pytest
 
@@ -33,4 +35,63 @@ def test_a_terminal_talks_until_the_user_leaves(trained, leave):
         terminal.wait_for("press Ctrl-C again or Ctrl-D to leave", "you: ")
         terminal.type(leave)
         assert terminal.process.wait(60) == 0
+        assert terminal.is_normal
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("is_replying", [False, True])
+def test_a_signal_ends_the_chat_with_the_session_saved(trained, tmp_path, number, is_replying):
+    with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 8) as terminal:
+        terminal.wait_for("you: ")
+        terminal.type("Hello!\r")
+        terminal.wait_for("model: ", "you: ")
+        if is_replying:
+            terminal.type("Again\r")
+            terminal.wait_for("model: ")
+        terminal.process.send_signal(number)
+        terminal.wait_for("stopped")
+        assert terminal.process.wait(60) == 128 + number
+        assert terminal.is_normal
+    saved = list((tmp_path / "state/convo/sessions").glob("*.jsonl"))
+    assert len(saved) == 1
+    assert '"content": "Hello!"' in saved[0].read_text(encoding="utf-8")
+    assert "Traceback" not in terminal.text
+
+
+def test_a_terminal_that_closes_ends_the_chat(trained, tmp_path):
+    with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 8) as terminal:
+        terminal.wait_for("you: ")
+        terminal.type("Hello!\r")
+        terminal.wait_for("model: ", "you: ")
+        terminal.close()
+        assert terminal.process.wait(60) in (0, 128 + signal.SIGHUP)
+    assert len(list((tmp_path / "state/convo/sessions").glob("*.jsonl"))) == 1
+
+
+def test_two_models_answer_below_each_other(trained):
+    models = ("chat", "exports/tiny", "runs/tiny", "--temperature", 0, "--max-new-tokens", 8)
+    with convo_on_terminal(trained, *models) as terminal:
+        terminal.wait_for("exports/tiny on cpu", "runs/tiny on cpu", "you: ")
+        terminal.type("Hello!\r")
+        terminal.wait_for("exports/tiny: ", "runs/tiny: ", "you: ")
+        terminal.type("/good\r")
+        terminal.wait_for("exports/tiny: the last reply", "runs/tiny: the last reply", "you: ")
+        terminal.type("/edit\r")
+        terminal.wait_for("name the model first", "you: ")
+        terminal.type("/tokens runs/tiny\r")
+        terminal.wait_for("probability", "first token after", "memory bandwidth", "you: ")
+        terminal.type("\x04")
+        assert terminal.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_labels_tell_the_speakers_apart_without_colours(trained, variables):
+    with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 8, **variables) as terminal:
+        terminal.wait_for("you: ")
+        terminal.type('"""one\rtwo"""\r')
+        terminal.wait_for("model: ", "you: ")
+        terminal.type("\x04")
+        assert terminal.process.wait(60) == 0
+        assert not re.search(rb"\x1b\[[0-9;]*3[0-9]m", terminal.raw)
+        assert variables != {"TERM": "dumb"} or b"\x1b" not in terminal.raw
         assert terminal.is_normal

@@ -78,6 +78,7 @@ class ReplyStream:
     def __init__(self, label: str, colour: str) -> None:
         self._printable = PrintableStream()
         self._wrapping = None
+        self._has_begun = False
         if sys.stdout.isatty():
             label = f"{printable(label)}: "
             self._wrapping = WordWrap(lambda: width_of(sys.stdout), column=text_width(label))
@@ -93,6 +94,9 @@ class ReplyStream:
         _write((self._wrapping.finish() if self._wrapping else "") + "\n")
 
     def _show(self, text: str) -> None:
+        if not self._has_begun:  # the conversation holds no white space at the ends
+            text = text.lstrip()
+            self._has_begun = bool(text)
         _write(self._wrapping.push(text) if self._wrapping else text.replace("\n", " "))
 
 

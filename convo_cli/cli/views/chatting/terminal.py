@@ -197,8 +197,11 @@ def talk(
         try:
             chat.run()
         except TerminalClosedError:
-            discard_output(sys.stdout.fileno())
+            pass
         finally:
+            if not sys.stdin.isatty():  # it was closed, and nothing can be shown any more
+                for stream in (sys.stdout, sys.stderr):
+                    discard_output(stream.fileno())
             chat.save()  # a reply that a signal or the end of the terminal stopped
             for talker in talkers:
                 talker.file.close()

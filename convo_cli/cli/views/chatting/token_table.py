@@ -20,7 +20,7 @@ _UNKNOWN = "\ufffd"
 def token_lines(generator: Generator, reply: Reply, width: int) -> Iterator[str]:
     """Yield the table: id, probability and text of each token, then costs."""
     rows = list(enumerate(reply.ids))
-    probabilities = trace.probabilities if (trace := getattr(reply, "trace", None)) else ()
+    probabilities = reply.trace.probabilities if reply.trace else ()
     size = max(len("id"), *(len(str(token)) for token in reply.ids), 0)
     yield f"{'id':>{size}}  {'probability  ' if probabilities else ''}token"
     num_hidden = max(0, len(rows) - _MAX_ROWS)
@@ -59,7 +59,7 @@ def _costs(generator: Generator, reply: Reply) -> Iterator[str]:
     else:
         yield "dropped from the history: nothing"
     yield "ended by its end token" if reply.stopped else "cut at its longest length"
-    if (trace := getattr(reply, "trace", None)) is None:
+    if (trace := reply.trace) is None:
         return
     yield (
         f"prompt: {counted(trace.prompt_length, 'token')}, of which {trace.num_reused:,} were "
@@ -70,3 +70,16 @@ def _costs(generator: Generator, reply: Reply) -> Iterator[str]:
     if len(reply.ids) > 1 and after_first > 0:
         speed = (len(reply.ids) - 1) / after_first
         yield f"{speed:,.1f} tokens/s after it"
+        yield from _bandwidth(generator, speed)
+
+
+def _bandwidth(generator: Generator, speed: float) -> Iterator[str]:
+    """Compare a speed with the limit that reading all weights for each token sets."""
+    from convo_cli.model.decoding.bandwidth import read_bandwidth, weight_bytes
+
+    try:
+        bandwidth = read_bandwidth(generator.model.device)
+    except RuntimeError:  # of torch: there is no memory for a measurement
+        return
+    used = speed * weight_bytes(generator.model)
+    yield f"{used / bandwidth:.0%} of the memory bandwidth ({bandwidth / 1e9:,.1f} GB/s)"

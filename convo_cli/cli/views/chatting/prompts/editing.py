@@ -5,16 +5,16 @@ prompt_toolkit is imported in the functions, because a chat through a pipe does 
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.cli.console import printable
 from convo_cli.cli.views.chatting.chat_screen import USER, Screen
+from convo_cli.cli.views.chatting.prompts.outer_editor import edited
 from convo_cli.cli.views.chatting.prompts.prompt_history import HistoryFile, history_path
+from convo_cli.errors import UsageError
+from convo_cli.unseen import UNSEEN
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 QUOTES = '"""'
 """Opens and closes a text of several lines."""
-_EDITORS = ("/usr/bin/editor", "/usr/bin/nano", "/usr/bin/pico", "/usr/bin/vi", "/usr/bin/emacs")
-"""Editors that prompt_toolkit tries after $VISUAL and $EDITOR."""
+_UNSEEN, _MARK = re.compile(f"[{UNSEEN}]"), "�"
 _OPENED = re.compile(rf"\s*(/\w+\s+)?{QUOTES}")
 
 
@@ -75,9 +74,24 @@ def _prompt_session(**options: Any) -> PromptSession[str]:
     from prompt_toolkit.output import create_output
 
     return PromptSession(
-        multiline=True, complete_while_typing=False, enable_suspend=True, tempfile_suffix=".txt",
-        output=create_output(always_prefer_tty=True), **options,
+        multiline=True, complete_while_typing=False, enable_suspend=True,
+        output=create_output(always_prefer_tty=True), input_processors=[_visible()], **options,
     )  # fmt: skip
+
+
+def _visible() -> Any:
+    """Show a mark in place of each unseen character; prompt_toolkit does so for control characters.
+
+    A pasted text may reorder or hide what is typed after it.
+    """
+    from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
+
+    class Visible(Processor):
+        def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+            fragments = transformation_input.fragments
+            return Transformation([(one[0], _UNSEEN.sub(_MARK, one[1])) for one in fragments])
+
+    return Visible()
 
 
 def _history() -> Any:
@@ -111,6 +125,7 @@ def _completer(completions: Callable[[str], Iterator[Completion]]) -> Any:
 
 def _bindings(screen: Screen) -> KeyBindings:
     from prompt_toolkit.application import run_in_terminal
+    from prompt_toolkit.document import Document
     from prompt_toolkit.enums import DEFAULT_BUFFER
     from prompt_toolkit.filters import has_focus
     from prompt_toolkit.key_binding import KeyBindings
@@ -134,31 +149,15 @@ def _bindings(screen: Screen) -> KeyBindings:
     @bindings.add("c-x", "c-e", filter=is_typing)
     def _edit(event: KeyPressEvent) -> None:
         async def edit() -> None:
-            if missing := _missing_editor():
-                await run_in_terminal(lambda: screen.note(missing))
-                return
+            buffer = event.current_buffer
             try:
-                await event.current_buffer.open_in_editor()
-            except (OSError, ValueError) as error:
-                reason = f"the text of the editor cannot be read: {error}"
+                text = await run_in_terminal(lambda: edited(buffer.text), in_executor=True)
+            except (UsageError, OSError) as error:
+                reason = str(error)
                 await run_in_terminal(lambda: screen.note(reason))
+            else:
+                buffer.document = Document(text)
 
         event.app.create_background_task(edit())
 
     return bindings
-
-
-def _missing_editor() -> str:
-    """Return why there is no editor; empty if there is one."""
-    for name in ("VISUAL", "EDITOR"):
-        if command := os.environ.get(name):
-            try:
-                words = shlex.split(command)
-            except ValueError as error:
-                return f"${name} is not a command: {error}"
-            if words and shutil.which(words[0]):
-                return ""
-            return f"${name}: {command}: no such program"
-    if any(map(os.path.exists, _EDITORS)):
-        return ""
-    return "there is no editor: set $EDITOR, for example to nano"
