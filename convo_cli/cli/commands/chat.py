@@ -172,12 +172,11 @@ def _conversation(
     from convo_cli.chat.saved_sessions import SessionFile, newest_for, reopen
     from convo_cli.chat.session import ChatSession
     from convo_cli.model.open import generation_defaults
-    from convo_cli.text.contract import contract_sha256
 
-    contract = contract_sha256(generator.encoder)
+    session = ChatSession(generator, generation_defaults(generator))
     if not is_continued:
-        return ChatSession(generator, generation_defaults(generator)), SessionFile.new(contract)
-    session, file, note = reopen(newest_for(contract), generator, is_held=is_held)
+        return session, SessionFile.new(session.contract) if is_held else SessionFile(None)
+    session, file, note = reopen(newest_for(session.contract), generator, is_held=is_held)
     if note is not None:
         emit(Notice(note))
     return session, file
