@@ -364,6 +364,28 @@ def continuous_batch(bench: Bench, check: Check) -> str:
     return f"{same} of 12 replies are those given alone; {seconds:.1f} s"
 
 
+def kept_rows(dtype: str, limit: float) -> Callable[[Bench, Check], str]:
+    """Compare kept and joined rows of a run with whole rows in a precision."""
+
+    def perform(bench: Bench, check: Check) -> str:
+        script = Path(__file__).with_name("kept_rows.py")
+        code, out, err = bench.run(
+            sys.executable, script, finished_run(bench), "--device", bench.device, "--dtype", dtype
+        )
+        if code:
+            raise CheckError(f"kept_rows.py exited with {code}: {err.strip()[-400:]}")
+        check.numbers |= json.loads(out)
+        gap = check.numbers["largest_difference"]
+        if not (check.numbers["can_extend"] and check.numbers["can_join"]) or gap > limit:
+            raise CheckError(f"rows differ by {gap:.2g} standard deviations: {out.strip()}")
+        return (
+            f"{check.numbers['passes']}, largest difference {gap:.2g}, "
+            f"{check.numbers['replies_that_differ']} of {check.numbers['replies']} replies differ"
+        )
+
+    return perform
+
+
 def statistics_of_nvml(bench: Bench, check: Check) -> str:
     """Compare the logged statistics of the GPU with nvidia-smi."""
     logged = events(finished_run(bench), "device")[-1]
@@ -427,6 +449,8 @@ CHECKS: dict[str, tuple[float, Callable[[Bench, Check], str]]] = {
     "evaluate": (60, evaluated),
     "continuous_batch": (90, continuous_batch),
     "export_and_chat": (90, exported),
+    "kept_rows_bf16": (60, kept_rows("bf16", 0.1)),
+    "kept_rows_fp32": (60, kept_rows("fp32", 1e-3)),
     "resume_on_a_cpu": (90, resumed_on_a_cpu),
     "compile": (150, compiled),
 }

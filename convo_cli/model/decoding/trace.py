@@ -60,6 +60,7 @@ class TraceRecorder:
     def _compute(self) -> None:
         logits = torch.cat([one for one, _ in self._pending]).float()  # (N, V)
         tokens = torch.tensor([token for _, token in self._pending], device=logits.device)
-        chosen = logits.gather(1, tokens.unsqueeze(1)).squeeze(1)  # (N,)
-        self._probabilities += (chosen - logits.logsumexp(-1)).exp().tolist()
+        # One fused operation: `logsumexp` takes twice as long on a CPU.
+        chosen = logits.log_softmax(-1).gather(1, tokens.unsqueeze(1))  # (N, 1)
+        self._probabilities += chosen.squeeze(1).exp().tolist()
         self._pending.clear()

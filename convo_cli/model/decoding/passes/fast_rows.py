@@ -67,7 +67,8 @@ class FastRows:
         """
         self._network = network
         self.num_used = 0
-        room = min(room, max(width, _SPARE))  # most replies are shorter than their limit
+        # Most replies are shorter than their limit.
+        room = max(0, min(room, max(width, _SPARE), network.max_length - width))
         shape = (len(lengths), 2, network.num_heads, width + room, network.head_width)
         self._base = [torch.zeros(shape) for _ in range(network.num_layers)]  # keys, values
         self.slots = self._base

@@ -50,7 +50,8 @@ class KeptRow:
                 return self._rows, logits
             self._is_kept, self.num_reused = False, 0
         self._rows, self._ids = None, []  # frees the memory first
-        rows, logits = self._forward.passes.start([prompt], room)
+        # Later turns go into free slots; memory that is not written to costs nothing.
+        rows, logits = self._forward.passes.start([prompt], room + len(prompt) // 2)
         if self._is_kept:
             self._rows, self._ids = rows, list(prompt)
         return rows, logits
