@@ -16,6 +16,7 @@ from convo_cli.cli.options import (
 )
 from convo_cli.errors import DataError, UsageError, typeable
 from convo_cli.events import Notice
+from convo_cli.wording import counted
 
 if TYPE_CHECKING:
     from convo_cli.chat.saved_sessions import SessionFile
@@ -177,6 +178,7 @@ def _conversation(
     if not is_continued:
         return session, SessionFile.new(session.contract) if is_held else SessionFile(None)
     session, file, note = reopen(newest_for(session.contract), generator, is_held=is_held)
+    emit(Notice(f"continuing a session of {counted(len(session.exchanges), 'exchange')}"))
     if note is not None:
         emit(Notice(note))
     return session, file
