@@ -136,7 +136,7 @@ def test_memory_does_not_grow_when_rows_join_and_leave_for_long(opened):
     rows, _ = forward.passes.start([[1] * 8], 0)
     a_token = rows.num_bytes / 8
     most = 0
-    for _ in range(300):
+    for _ in range(150):
         other, _ = forward.passes.start([[2] * draws.randint(1, 8)], 0)
         rows.join(other)
         for _ in range(3):
