@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -95,3 +96,55 @@ def test_labels_tell_the_speakers_apart_without_colours(trained, variables):
         assert not re.search(rb"\x1b\[[0-9;]*3[0-9]m", terminal.raw)
         assert variables != {"TERM": "dumb"} or b"\x1b" not in terminal.raw
         assert terminal.is_normal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [20, 40, 80, 120])
+def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
+    model = ("chat", "exports/tiny", "--seed", 1, "--max-new-tokens", 8)
+    copy = tmp_path / "line.jsonl"
+    commands = {
+        "/help": "leaves",
+        "/system Be brief.": "is set]",
+        "/set temperature 0.9": "temperature 0.9",
+        "/set": "seed 1",
+        "/good": "as good",
+        "/bad": "as bad",
+        "/tokens": "tokens/s",
+        f"/save {copy}": "training data",
+        "/load": "loaded",
+        "/nothing": "no command",
+        "/edit 9999": "from 1 to",
+    }
+    with convo_on_terminal(trained, *model, columns=columns) as terminal:
+        terminal.wait_for("you: ")
+        for turn in range(200):
+            terminal.type(f"Hello number {turn}!\r")
+            terminal.wait_for("model: ", "you: ")
+            if turn % 20 == 3:
+                terminal.type("/retry 2\r2\r")
+                terminal.wait_for("[reply 2 stays]", "you: ")
+            if turn % 20 == 5:
+                terminal.type("/edit\r")
+                terminal.wait_for(": ")
+                terminal.type("\x01\x0bA better reply\r")
+                terminal.wait_for("changed", "you: ")
+            if turn % 20 == 7:
+                terminal.type("/undo\r")
+                terminal.wait_for("removed", "you: ")
+        for command in commands:
+            terminal.type(f"{command}\r")
+            terminal.wait_for("you: ")
+            if command == "/load":
+                terminal.type("/reset\r")
+                terminal.wait_for("over]", "you: ")
+                terminal.type(f"/load {copy}\r")
+                terminal.wait_for("loaded", "you: ")
+        terminal.type("/quit\r")
+        assert terminal.process.wait(60) == 0
+        assert terminal.is_normal
+        words = " ".join(terminal.text.split())
+        for command, shown in commands.items():
+            assert shown in words or command == "/load"
+        assert "Traceback" not in words
+    assert len(json.loads(copy.read_text(encoding="utf-8"))["messages"]) == 1 + 2 * 190
