@@ -52,7 +52,9 @@ class ComputingReply:
 def failure_of(error: Exception) -> ConvoError | None:
     """Return the error of a reply that could not be computed; None for a fault of convo."""
     if isinstance(error, ConvoError):
-        return error
+        # Its traceback holds the tensors of the failed pass, in a cycle that is freed late.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     if is_out_of_memory(error):
         return OutOfMemoryError(
             "not enough memory for this reply", hint="ask for a shorter one, or try again later"
