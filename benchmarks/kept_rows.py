@@ -45,7 +45,7 @@ def compared_rows(generator: Any) -> dict[str, Any]:
     window = generator.encoder.max_length
     ids = [[draws.randrange(5, 200) for _ in range(window)] for _ in range(3)]
     lengths = [window // 4, window // 2, window // 3]
-    with generator._answering() as forward:
+    with generator.answering() as forward:
         batch, _ = forward.passes.start([ids[0][: lengths[0]]], 0)
         found: list[tuple[int, int, torch.Tensor]] = []
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""The turns of a conversation, with the other replies to each message, and changes to them."""
+"""A conversation: its turns, the alternative replies to each message, and changes to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ convo reads, because a character has at most six bytes there."""
 
 
 class ConversationFullError(DataError):
-    """Nothing more fits into a conversation of bounded size."""
+    """The conversation has reached `MAX_CHARACTERS`."""
 
 
 class Conversation:
@@ -64,8 +64,8 @@ class Conversation:
     def last(self) -> Reply | None:
         """Return the last reply as the generator gave it, with its trace.
 
-        None if the conversation ends with a text that was edited, stopped or loaded, or with the
-        reply before an undone one.
+        None if the conversation is empty, if the last reply was edited, stopped or loaded, or after
+        an undo.
         """
         return self._exchanges[-1].shown.reply if self._exchanges else None
 
@@ -86,7 +86,7 @@ class Conversation:
         self._set(len(self._exchanges) - 1, replace(last, chosen=number - 1))
 
     def undo(self) -> str:
-        """Remove the last exchange with its alternatives; return what the user said."""
+        """Remove the last exchange with its alternatives; return the user's message."""
         last = self._last_exchange("there is nothing to undo")
         self._num_characters -= last.num_characters
         self._exchanges.pop()
@@ -96,7 +96,7 @@ class Conversation:
         """Replace the text of a reply, of which the first one has number 1, and judge it good."""
         text = plain_text(text)
         if not text:
-            raise DataError("the reply is empty", hint="give it a text")
+            raise DataError("the reply is empty", hint="type its text")
         self._last_exchange("there is no reply to edit")
         require_number(number, len(self._exchanges), "reply")
         exchange = self._exchanges[number - 1]
@@ -104,10 +104,10 @@ class Conversation:
         self._set(number - 1, exchange.with_shown(Alternative(text, is_good=True)))
 
     def judge(self, is_good: bool) -> None:
-        """State whether the last reply is worth training on."""
+        """Mark the last reply as good or bad; DataError if it is empty."""
         last = self._last_exchange("there is no reply to judge")
         if not last.shown.text:
-            raise DataError("the reply is empty", hint="try again, or edit it")
+            raise DataError("the reply is empty", hint="retry it, or edit it")
         self._set(len(self._exchanges) - 1, last.with_shown(replace(last.shown, is_good=is_good)))
 
     def set_system(self, text: str | None) -> None:
@@ -138,11 +138,11 @@ class Conversation:
 
     def _last_exchange(self, otherwise: str) -> Exchange:
         if not self._exchanges:
-            raise DataError(otherwise, hint="say something first")
+            raise DataError(otherwise, hint="send a message first")
         return self._exchanges[-1]
 
     def _require_room(self, num_more: int) -> None:
-        """Raise DataError if so many more characters are too many."""
+        """Raise ConversationFullError if this number of characters does not fit any more."""
         if num_more >= 0 and self._num_characters + num_more > MAX_CHARACTERS:
             raise ConversationFullError(
                 f"the conversation is longer than {MAX_CHARACTERS:,} characters",

@@ -66,10 +66,10 @@ class Exchange:
 
 
 def marks(exchanges: Sequence[Exchange]) -> list[bool | None]:
-    """Return for each reply whether it is to be trained on; None if nothing says so.
+    """Return the value of ``"train"`` for each reply; None if the reply gets no such key.
 
-    A reply that was judged bad is not. As soon as one is good, those without a judgement are not
-    either, because the user has chosen.
+    A bad reply gets False. Once a reply is good, replies without a judgement get False too, because
+    the user has chosen what to train on.
     """
     otherwise = False if any(exchange.shown.is_good for exchange in exchanges) else None
     judged = [exchange.shown.is_good for exchange in exchanges]
@@ -98,7 +98,7 @@ def size_of(turns: Sequence[Turn]) -> int:
 
 
 def require_number(number: int, count: int, what: str) -> None:
-    """Raise DataError if there are too few of something for one to have that number."""
+    """Raise DataError unless the number is one from 1 to ``count``; ``what`` is counted."""
     if not 1 <= number <= count:
         message = f"there is no {what} {number}, only {counted(count, what)}"
-        raise DataError(message, hint=f"a number from 1 to {count}")
+        raise DataError(message, hint=f"give a number from 1 to {count}")

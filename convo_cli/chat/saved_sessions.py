@@ -1,7 +1,7 @@
-"""Sessions on the disk: one file of one line for each, saved after every reply.
+"""Saved sessions: a file of one line for each, written after every reply.
 
-They lie below the user's state directory, which only this user can read. Files elsewhere are read
-and copied, never replaced. convo deletes no session.
+The files are below the user's state directory and readable only by this user. A session in another
+place is read and continued in a new file. convo deletes no session that has a reply.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ def newest_for(contract: str) -> Path:
 
 
 class SessionFile:
-    """The file in which one chat saves its session; no other chat can have it meanwhile.
+    """The file in which one chat saves its session, locked against other chats.
 
-    A conversation that starts over takes a new file, because `save` replaces the content.
+    A new conversation needs a new file, because `save` replaces the content.
     """
 
     def __init__(self, path: Path | None, why_none: str = "") -> None:
         self.path = path
-        """The file; None if this user has no place for it."""
+        """None if there is no folder for sessions; `save` then returns a warning."""
         self._why_none = why_none
         self._lock: FileLock | None = None
         self._has_failed = False
 
     @classmethod
     def new(cls, contract: str) -> SessionFile:
-        """Choose the name of a new file, which the first `save` creates, if there is a place."""
+        """Choose the name of a new file, which the first `save` creates."""
         time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
         name = f"{time}-{secrets.token_hex(3)}-{contract[:_NAME_DIGITS]}{_SUFFIX}"
         try:
@@ -84,7 +84,7 @@ class SessionFile:
             return cls(None, error.message)
 
     def hold(self) -> None:
-        """Keep other chats from taking the file until `close`; UsageError if one has it."""
+        """Lock the file until `close`; UsageError if another chat has it open."""
         if self._lock is not None or self.path is None:
             return
         place = self.path.with_name(f"{self.path.name}.lock")
@@ -121,7 +121,7 @@ class SessionFile:
         return None
 
     def close(self) -> None:
-        """Let other chats have the file."""
+        """Release the lock of the file."""
         if self._lock is not None:
             with suppress(OSError):  # while it is held, so that no other chat has it open
                 Path(self._lock.lock_file).unlink()
@@ -130,7 +130,7 @@ class SessionFile:
 
 
 class Reopened(NamedTuple):
-    """A saved session that goes on."""
+    """A saved session that is continued."""
 
     session: ChatSession
     file: SessionFile
@@ -146,12 +146,11 @@ def reopen(
     seed: int | None = None,
     is_held: bool = True,
 ) -> Reopened:
-    """Continue the session of a file, with its sampling unless ``settings`` say otherwise.
+    """Continue the session of a file; ``settings`` replace its sampling settings.
 
-    A file outside `sessions_folder`, or one that is not ``is_held``, stays as it is, and the
-    session gets a new one. Raises the
-    errors of `read_session`, UsageError if the session is open in another chat, ChangedError if
-    it was held under another contract.
+    The session gets a new file if this one is outside `sessions_folder`, or if not ``is_held``.
+    Raises the errors of `read_session`, UsageError if the session is open in another chat,
+    ChangedError if its contract is not that of the model.
     """
     from convo_cli.chat.session import ChatSession
 

@@ -50,10 +50,10 @@ class ChatSession(Conversation):
         *,
         seed: int | None = None,
     ) -> ChatSession:
-        """Return the session of a line of `to_line`, with its sampling unless ``settings`` say.
+        """Return the session of a line of `to_line`; ``settings`` replace its sampling settings.
 
-        Raises DataError if the line is not one, ChangedError if it was held under a contract other
-        than that of the model. The other replies to a message are not in the line.
+        Raises DataError if the line is not a session, ChangedError if its contract is not that of
+        the model. The line has only the chosen reply to each message.
         """
         saved = line if isinstance(line, SavedLine) else parse_line(line)
         session = cls(generator, settings or saved.record.sampling, seed=seed)
@@ -62,7 +62,7 @@ class ChatSession(Conversation):
         return session
 
     def to_line(self) -> dict[str, Any]:
-        """Return the session as one line of training data, without the other replies."""
+        """Return the session as one line of training data, with the chosen replies only."""
         return line_of(self)
 
     @cached_property
@@ -79,7 +79,7 @@ class ChatSession(Conversation):
         """
         text = plain_text(text)
         if not text:
-            raise DataError("the message is empty", hint="type something")
+            raise DataError("the message is empty", hint="type a message")
         self._require_room(len(text))
 
         def keep(reply: Alternative) -> None:
@@ -96,7 +96,7 @@ class ChatSession(Conversation):
         was streamed as one more alternative, unless nothing was; after any other exception the
         history is as it was.
         """
-        last = self._last_exchange("there is no reply to try again")
+        last = self._last_exchange("there is no reply to retry")
         self._require_room(0)
 
         def keep(reply: Alternative) -> None:

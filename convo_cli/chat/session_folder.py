@@ -1,4 +1,4 @@
-"""The folder of this user's sessions, and whole reads and writes of one session."""
+"""The folder of this user's sessions, and reading and writing the file of one session."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def sessions_folder() -> Path:
 def read_session(path: Path) -> SavedLine:
     """Read the file of a session.
 
-    Raises DataError if it is damaged, no session, or not a regular file of bounded size, UsageError
-    if it is missing.
+    Raises DataError if the file is damaged, not a session, too large or not regular, UsageError if
+    it is missing or cannot be read.
     """
     try:
         raw = read_file(path)
@@ -59,7 +59,7 @@ def read_session(path: Path) -> SavedLine:
     if rest.strip():
         raise DataError(
             f"{path}: more than one line, so it is not a session",
-            hint="a session is one line; write the one that you want to load into a file",
+            hint="a session is one line; copy the line to load into a file of its own",
         )
     try:
         return parse_line(line)

@@ -33,7 +33,7 @@ class _Part(BaseModel):
 
 
 class SessionRecord(_Part):
-    """What is known about a session beside its turns."""
+    """Facts about a session: its model, contract and sampling settings."""
 
     version: Literal[1] = 1
     convo: str
@@ -88,9 +88,9 @@ class SavedLine(_Part):
             else:
                 place = index + (self.system is not None)
                 raise DataError(
-                    f"$.messages[{place}]: a turn of the {message.role} cannot stand there",
-                    hint="a session has a system turn at most at its start, then messages of the "
-                    "user with at most one reply each",
+                    f"$.messages[{place}]: unexpected {message.role} turn",
+                    hint="a session has at most one system turn, at its start, and then messages "
+                    "of the user with at most one reply each",
                 )
         return found
 
@@ -136,24 +136,24 @@ def parse_line(line: Mapping[str, Any] | bytes) -> SavedLine:
             f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
         )
         raise DataError(
-            f"${place}: {first['msg']}", hint="it is not a session that convo saved, or damaged"
+            f"${place}: {first['msg']}", hint="the session is damaged, or convo did not save it"
         ) from None
 
 
 def require_contract(saved: SavedLine, session: ChatSession) -> None:
-    """Raise ChangedError if a session was held with a model that reads dialogues differently."""
+    """Raise ChangedError if the contract of a session is not that of the model."""
     theirs, ours = saved.record.contract, session.contract
     if theirs != ours:
         raise ChangedError(
-            f"the session was held with {saved.record.model} (contract {theirs[:_SHOWN_DIGITS]}), "
-            f"but {name_of(session.generator)} has the contract {ours[:_SHOWN_DIGITS]}: it renders "
-            "dialogues differently",
-            hint="load it with a model of the same tokenizer, template and window",
+            f"the session was saved with {saved.record.model} (contract {theirs[:_SHOWN_DIGITS]}), "
+            f"but {name_of(session.generator)} renders dialogues differently (contract "
+            f"{ours[:_SHOWN_DIGITS]})",
+            hint="use a model with the same tokenizer, template and window",
         )
 
 
 def name_of(generator: Generator) -> str:
-    """Return a name of the model that a person recognises, without the path on this machine."""
+    """Return a name of the model without its path: run and step, hub id, or folder name."""
     folder = generator.folder
     if generator.loaded is not None:
         run = generator.loaded.path.absolute().parents[1].name
@@ -167,7 +167,7 @@ def name_of(generator: Generator) -> str:
 
 
 def note_on_model(saved: SavedLine, generator: Generator) -> str | None:
-    """Return a note if the session was held with another model of the same contract."""
+    """Return a note if the session was saved with another model of the same contract."""
     if saved.record.model == name_of(generator):
         return None
-    return f"the session was held with another model: {saved.record.model}"
+    return f"the session was saved with another model: {saved.record.model}"

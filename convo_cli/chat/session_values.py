@@ -1,4 +1,4 @@
-"""Settings of a conversation that the user changes by text: how replies are sampled."""
+"""Sampling settings and seed of a conversation, changed by the text of `/set`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[0-9]{1,19}(\.[0-9]{0,30})?|\.[0-9]{1,30}|[0-9](\.[0-9]{1
 
 
 def changed_settings(settings: GenerationSettings, key: str, text: str) -> GenerationSettings:
-    """Return the settings with another value; DataError names the range of the key."""
+    """Return the settings with one value changed; DataError names the range of the key."""
     if key not in SAMPLING_KEYS:
         raise DataError(f"there is no setting {key!r}", hint=f"one of {', '.join(KEYS)}")
     is_whole = GenerationSettings.model_fields[key].annotation is int

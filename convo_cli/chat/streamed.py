@@ -11,7 +11,7 @@ MAX_REPLY_CHARACTERS = 2**20
 
 
 class StreamedText:
-    """Passes the pieces of a reply on, and keeps them for the case that the reply is stopped."""
+    """Passes on the pieces of a reply, and keeps them in case the reply is stopped."""
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
         self._on_text = on_text

@@ -29,7 +29,7 @@ def test_a_terminal_talks_until_the_user_leaves(trained, leave):
         terminal.type("word " * 200 + "\r")
         terminal.wait_for("[the last message has ", "you: ")
         terminal.type("/reset\r")
-        terminal.wait_for("[the conversation starts over]", "you: ")
+        terminal.wait_for("[started a new conversation]", "you: ")
         terminal.type("//help\r")
         terminal.wait_for("model: ", "you: ")
         terminal.type("\x03")
@@ -76,11 +76,11 @@ def test_two_models_answer_below_each_other(trained):
         terminal.type("Hello!\r")
         terminal.wait_for("exports/tiny: ", "runs/tiny: ", "you: ")
         terminal.type("/good\r")
-        terminal.wait_for("exports/tiny: the last reply", "runs/tiny: the last reply", "you: ")
+        terminal.wait_for("exports/tiny: marked the last", "runs/tiny: marked the last", "you: ")
         terminal.type("/edit\r")
         terminal.wait_for("name the model first", "you: ")
         terminal.type("/tokens runs/tiny\r")
-        terminal.wait_for("probability", "first token after", "memory bandwidth", "you: ")
+        terminal.wait_for("probability", "first token:", "memory bandwidth:", "you: ")
         terminal.type("\x04")
         assert terminal.process.wait(60) == 0
 
@@ -105,7 +105,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
     copy = tmp_path / "line.jsonl"
     commands = {
         "/help": "leaves",
-        "/system Be brief.": "is set]",
+        "/system Be brief.": "[set the system text]",
         "/set temperature 0.9": "temperature 0.9",
         "/set": "seed 1",
         "/good": "as good",
@@ -123,7 +123,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
             terminal.wait_for("model: ", "you: ")
             if turn % 20 == 3:
                 terminal.type("/retry 2\r2\r")
-                terminal.wait_for("[reply 2 stays]", "you: ")
+                terminal.wait_for("[kept reply 2]", "you: ")
             if turn % 20 == 5:
                 terminal.type("/edit\r")
                 terminal.wait_for(": ")
@@ -137,7 +137,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
             terminal.wait_for("you: ")
             if command == "/load":
                 terminal.type("/reset\r")
-                terminal.wait_for("over]", "you: ")
+                terminal.wait_for("[started a new", "you: ")
                 terminal.type(f"/load {copy}\r")
                 terminal.wait_for("loaded", "you: ")
         terminal.type("/quit\r")

@@ -108,7 +108,7 @@ def test_ctrl_c_stops_a_reply_and_keeps_what_was_said(encoder):
         terminal.type("next")
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
-        terminal.wait_for("wait", "[stopped; the reply is kept as far as it is shown]", "you: next")
+        terminal.wait_for("wait", "[stopped; the part that is shown is kept]", "you: next")
         slow.may_go_on = True
         terminal.type("\r")
         terminal.wait_for("model: one wait two", "you: ")

@@ -87,4 +87,4 @@ def test_a_model_that_was_trained_on_a_corrected_session_gives_the_corrected_rep
     again, file, note = reopen(path, corrected.generator)
     file.close()
     assert again.turns == session.turns
-    assert note == "the session was held with another model: tiny"
+    assert note == "the session was saved with another model: tiny"

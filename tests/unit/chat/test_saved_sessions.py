@@ -161,7 +161,7 @@ def test_another_contract_is_refused_and_both_are_named(home, talk, make_encoder
     ours = ChatSession(other, SETTINGS).contract
     theirs = talk().contract
     assert f"(contract {theirs[:12]})" in str(caught.value)
-    assert f"has the contract {ours[:12]}" in str(caught.value)
+    assert f"(contract {ours[:12]})" in str(caught.value)
     assert str(file.path) in str(caught.value)
 
 
@@ -171,7 +171,7 @@ def test_another_model_of_the_same_contract_is_a_note(home, talk):
     file.close()
     session.generator.folder = Path("exports/other")
     assert reopen(file.path, session.generator).note == (
-        "the session was held with another model: a model without a folder"
+        "the session was saved with another model: a model without a folder"
     )
 
 
@@ -210,8 +210,8 @@ def damaged(line, **changes):
         (lambda line: damaged(line, messages=[]), r"\$.messages"),
         (lambda line: damaged(line, messages=[{**GOOD, "content": ""}]), r"\[0\].content"),
         (lambda line: damaged(line, messages=[{**GOOD, "role": "tool"}]), r"\$.messages\[0\].role"),
-        (lambda line: damaged(line, messages=[GOOD, {**GOOD, "role": "system"}]), r"\[1\]: a turn"),
-        (lambda line: damaged(line, messages=[{**GOOD, "role": "assistant"}]), r"\[0\]: a turn of"),
+        (lambda line: damaged(line, messages=[GOOD, {**GOOD, "role": "system"}]), r"\[1\]: un"),
+        (lambda line: damaged(line, messages=[{**GOOD, "role": "assistant"}]), r"\[0\]: un"),
         (lambda line: damaged(line, messages=[{**GOOD, "train": 1}]), r"\$.messages\[0\].train"),
         (lambda line: damaged(line, other=1), r"\$.other"),
         (lambda line: line.replace(b'"version": 1', b'"version": 2'), r"\$.convo_session.version"),

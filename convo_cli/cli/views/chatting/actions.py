@@ -1,6 +1,6 @@
-"""What the commands of a chat do.
+"""Functions of the commands of a chat.
 
-Several models hear the same command; a label before the arguments names one of them.
+A command is for all models of the chat; a label before its arguments selects one of them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class WrongArgumentsError(UsageError):
 
 
 def require_nothing(text: str) -> None:
-    """Raise WrongArgumentsError if there is text after a command that expects none."""
+    """Raise WrongArgumentsError if there is text after a command without arguments."""
     if text:
-        raise WrongArgumentsError("nothing is expected after this command")
+        raise WrongArgumentsError("this command takes no arguments")
 
 
 def system(chat: Chat, text: str) -> None:
@@ -41,14 +41,14 @@ def system(chat: Chat, text: str) -> None:
         else:
             talker.session.set_system(None if text == "-" else unquoted(text))
     if text:
-        chat.screen.note("the system text is removed" if text == "-" else "the system text is set")
+        chat.screen.note("removed the system text" if text == "-" else "set the system text")
 
 
 def set_value(chat: Chat, text: str) -> None:
     """Show the settings, or one of them, or change one."""
     words = text.replace("=", " ", 1).split()
     if len(words) > 2:
-        raise WrongArgumentsError("one key and one value are expected")
+        raise WrongArgumentsError("expected at most one key and one value")
     if words and words[0] not in KEYS:
         raise DataError(f"there is no setting {quoted(words[0])}", hint=f"one of {', '.join(KEYS)}")
     for talker, prefix in _all(chat):
@@ -61,7 +61,7 @@ def set_value(chat: Chat, text: str) -> None:
 
 
 def values_of(talkers: Sequence[Talker], key: str) -> Iterator[str]:
-    """Yield the values that a setting has now, for completion."""
+    """Yield the present values of a setting, one for each model, for completion."""
     return (_value(talker, key) for talker in talkers)
 
 
@@ -76,26 +76,26 @@ def _range(key: str, *, is_listed: bool) -> str:
 
 
 def reset(chat: Chat, text: str) -> None:
-    """Start over."""
+    """Start a new conversation."""
     require_nothing(text)
     for talker in chat.talkers:
         talker.start_over()
-    chat.screen.note("the conversation starts over")
+    chat.screen.note("started a new conversation")
 
 
 def undo(chat: Chat, text: str) -> None:
     """Remove the last exchange."""
     for talker, prefix in _chosen(chat, text):
-        with chat.surviving(talker.label if prefix else ""):
+        with chat.showing_errors(talker.label if prefix else ""):
             chat.screen.note(f"{prefix}removed: {quoted(talker.session.undo())}")
 
 
 def retry(chat: Chat, text: str) -> None:
-    """Stream other replies; offer the choice if more than one was asked for."""
+    """Stream other replies; ask which one to keep if there were several."""
     talkers, rest = split(chat, text)
     number = _number(rest, _MOST_REPLIES) if rest else 1
     for talker, prefix in named(chat, talkers):
-        with chat.surviving(talker.label if prefix else ""):
+        with chat.showing_errors(talker.label if prefix else ""):
             if not _has_retried(chat, talker, number):
                 return
             if number > 1:
@@ -103,10 +103,10 @@ def retry(chat: Chat, text: str) -> None:
 
 
 def _has_retried(chat: Chat, talker: Talker, number: int) -> bool:
-    """Stream so many replies; return False if the user stopped one."""
+    """Stream this number of replies; return False if the user stopped one."""
     for _ in range(number):
         if not talker.session.alternatives:
-            raise DataError("there is no reply to try again", hint="say something first")
+            raise DataError("there is no reply to retry", hint="send a message first")
         label = f"{talker.label} {len(talker.session.alternatives) + 1}"
         if not chat.stream(talker, label, talker.session.retry):
             return False
@@ -114,13 +114,13 @@ def _has_retried(chat: Chat, talker: Talker, number: int) -> bool:
 
 
 def _choose(chat: Chat, talker: Talker) -> None:
-    """Ask for the number of the reply that stays; Enter keeps the last one."""
+    """Ask for the number of the reply to keep; Enter keeps the last one."""
     last = len(talker.session.alternatives)
-    while answer := chat.ask(f"which reply stays (1-{last}, Enter: {last})? ", ""):
-        with chat.surviving():
+    while answer := chat.ask(f"keep which reply (1-{last}, Enter: {last})? ", ""):
+        with chat.showing_errors():
             talker.session.choose(_number(answer, last))
             break
-    chat.screen.note(f"reply {talker.session.chosen} stays")
+    chat.screen.note(f"kept reply {talker.session.chosen}")
 
 
 def edit(chat: Chat, text: str) -> None:
@@ -129,16 +129,16 @@ def edit(chat: Chat, text: str) -> None:
     talker = one_of(talkers)
     replies = [exchange.shown.text for exchange in talker.session.exchanges]
     if not replies:
-        raise DataError("there is no reply to edit", hint="say something first")
+        raise DataError("there is no reply to edit", hint="send a message first")
     number = _number(rest, len(replies)) if rest else len(replies)
     before = replies[number - 1]
     after = chat.ask(f"{talker.label} {number}: ", before)
     if after is None or after == before:
-        chat.screen.note("nothing is changed")
+        chat.screen.note("nothing changed")
         return
     talker.session.edit(number, unquoted(after))
     chat.screen.note(
-        f"reply {number} is changed and marked as good: replies without a mark are not trained on"
+        f"changed reply {number} and marked it as good; unmarked replies will not be trained on"
     )
 
 
@@ -147,10 +147,16 @@ def tokens(chat: Chat, text: str) -> None:
     for talker, prefix in _chosen(chat, text):
         reply = talker.session.last
         if reply is None:
-            chat.screen.note(f"{prefix}the model gave no reply last; say something first")
+            chat.screen.note(f"{prefix}{_why_no_tokens(talker)}")
             continue
         lines = token_lines(talker.session.generator, reply, width_of(sys.stderr))
         chat.screen.tell(prefix + "\n".join(lines))
+
+
+def _why_no_tokens(talker: Talker) -> str:
+    if not talker.session.exchanges:
+        return "there is no reply yet; send a message first"
+    return "tokens are shown only for a reply that has just been completed"
 
 
 def good(chat: Chat, text: str) -> None:
@@ -165,19 +171,19 @@ def bad(chat: Chat, text: str) -> None:
 
 def _judge(chat: Chat, text: str, *, is_good: bool) -> None:
     effect = (
-        "good: it is trained on, and replies without a mark are not"
+        "good: it will be trained on; unmarked replies will not"
         if is_good
-        else "bad: it is not trained on"
+        else "bad: it will not be trained on"
     )
     for talker, prefix in _chosen(chat, text):
-        with chat.surviving(talker.label if prefix else ""):
+        with chat.showing_errors(talker.label if prefix else ""):
             talker.session.judge(is_good)
-            chat.screen.note(f"{prefix}the last reply is marked as {effect}")
+            chat.screen.note(f"{prefix}marked the last reply as {effect}")
 
 
 def _number(text: str, largest: int) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= largest:
-        raise WrongArgumentsError(f"a number from 1 to {largest} is expected, not {quoted(text)}")
+        raise WrongArgumentsError(f"expected a number from 1 to {largest}, not {quoted(text)}")
     return int(text)
 
 
@@ -203,11 +209,12 @@ def _all(chat: Chat) -> Iterator[tuple[Talker, str]]:
 
 
 def named(chat: Chat, talkers: Sequence[Talker]) -> Iterator[tuple[Talker, str]]:
-    """Yield each model, and its label for messages if there are several in the chat."""
+    """Yield each model with a prefix for messages: its label if the chat has several models."""
     return ((one, f"{one.label}: " if len(chat.talkers) > 1 else "") for one in talkers)
 
 
 def one_of(talkers: Sequence[Talker]) -> Talker:
+    """Return the only model; WrongArgumentsError if the command did not select one."""
     if len(talkers) > 1:
         labels = " or ".join(talker.label for talker in talkers)
         raise WrongArgumentsError(f"name the model first: {labels}")

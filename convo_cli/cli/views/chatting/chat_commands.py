@@ -1,4 +1,4 @@
-"""Commands of a chat: one table, from which help, completion and suggestions come."""
+"""Commands of a chat: the table behind help, completion and suggestions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from convo_cli.cli.views.chatting.terminal import Chat, Talker
 
 _KEYS = (
-    ("//text", "sends /text"),
+    ("//text", "sends a message that begins with a slash: /text"),
     ('"""', "opens and closes a text of several lines"),
     ("Alt-Enter", "starts a new line"),
     ("Ctrl-X Ctrl-E", "opens $VISUAL or $EDITOR"),
     ("Ctrl-R, Up", "searches or shows earlier messages"),
     ("Tab", "completes commands, settings and files"),
-    ("Ctrl-C", "stops a reply, and keeps what is shown of it"),
+    ("Ctrl-C", "stops a reply; the part that is shown is kept"),
     ("Ctrl-D", "leaves"),
 )
 _NARROW = 72  # columns that the longest line of the help takes
@@ -41,7 +41,7 @@ class Command:
     arguments: str
     help: str
     run: Callable[[Chat, str], None]
-    """Gets the text after the name. Its errors are shown, and the chat goes on."""
+    """Receives the text after the name. Its errors are shown and do not end the chat."""
 
     @property
     def usage(self) -> str:
@@ -68,7 +68,7 @@ COMMANDS = (
     Command("help", "", "shows this list", _show_help),
     Command("system", "[TEXT|-]", "shows or sets the system text; - removes it", actions.system),
     Command("set", "[KEY [VALUE]]", "shows or changes how replies are sampled", actions.set_value),
-    Command("reset", "", "starts the conversation over", actions.reset),
+    Command("reset", "", "starts a new conversation", actions.reset),
     Command("undo", "", "removes the last message and its reply", actions.undo),
     Command("retry", "[N]", "asks for another reply, or for N to choose from", actions.retry),
     Command("edit", "[N]", "changes the text of reply N, or of the last one", actions.edit),

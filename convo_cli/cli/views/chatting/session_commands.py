@@ -18,40 +18,41 @@ if TYPE_CHECKING:
 
 
 def save(chat: Chat, text: str) -> None:
-    """Write the conversation into a file, or tell where it is saved anyway."""
+    """Write the conversation to a file, or show the file in which it is saved anyway."""
     talkers, rest = split(chat, text)
     talker = one_of(talkers)
     if not talker.session.exchanges:
-        raise DataError("there is nothing to save", hint="say something first")
+        raise DataError("there is nothing to save", hint="send a message first")
     if not rest:
         path = talker.file.path
         if warning := talker.file.save(talker.session):
             chat.screen.tell(f"warning: {warning}")
         elif path is not None:
-            chat.screen.note(f"saved after each reply in {shown_path(path)}")
+            chat.screen.note(f"saved in {shown_path(path)}, as after each reply")
         return
     path = _path(rest)
     with disk_errors(path):
         exists = path.exists()
     if exists and not _may_replace(chat, path):
-        chat.screen.note("nothing is written")
+        chat.screen.note("nothing was written")
         return
     write_session(path, talker.session)
-    chat.screen.note(f"saved in {shown_path(path)}: a line of training data")
+    chat.screen.note(f"wrote {shown_path(path)}: one line of training data")
 
 
 def load(chat: Chat, text: str) -> None:
-    """Go on with a saved conversation; by default the last one before this."""
+    """Continue a saved conversation; by default the last one before this."""
     talkers, rest = split(chat, text)
     talker = one_of(talkers)
     path = _path(rest) if rest else _last_but(talker)
     if talker.file.path is not None and path.absolute() == talker.file.path:
-        raise DataError(f"{shown_path(path)}: the session is this one")
+        raise DataError(f"{shown_path(path)}: this session is already open")
     chat.save()
     session, file, note = reopen(path, talker.session.generator)
     talker.file.close()
     talker.session, talker.file = session, file
-    chat.screen.note(f"loaded {counted(len(session.exchanges), 'exchange')} of {shown_path(path)}")
+    num_exchanges = counted(len(session.exchanges), "exchange")
+    chat.screen.note(f"loaded {num_exchanges} from {shown_path(path)}")
     if note:
         chat.screen.note(note)
 
@@ -71,9 +72,9 @@ def _may_replace(chat: Chat, path: Path) -> bool:
 
 
 def _path(text: str) -> Path:
-    """Return the path that was typed, with ~ for the home directory."""
+    """Return the typed path; a ~ at its start is the home directory."""
     if "\0" in text:
-        raise DataError("a path has no NUL character")
+        raise DataError("a path cannot contain a NUL character")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:  # there is no such user

@@ -54,7 +54,7 @@ class Talker:
 
 
 class Chat:
-    """A chat of the user with one or several models, which hear only their own replies."""
+    """A chat of the user with one or several models, each of which reads only its own replies."""
 
     def __init__(
         self, talkers: Sequence[Talker], screen: Screen, reader: LineReader, ctrl_c: CtrlC
@@ -91,7 +91,7 @@ class Chat:
         if line.startswith("//"):
             self._answer(line.removeprefix("/"))
         elif line.startswith("/"):
-            with self.surviving():
+            with self.showing_errors():
                 run_command(self, line)
         elif message := unquoted(text).strip():
             self._answer(message)
@@ -124,8 +124,8 @@ class Chat:
             if isinstance(stop, Interrupt):
                 raise
             is_kept = _num_replies(talker.session) != before
-            fate = "the reply is kept as far as it is shown" if is_kept else "nothing is kept"
-            self.screen.note(f"stopped; {fate}")
+            kept = "the part that is shown is kept" if is_kept else "the message is not kept"
+            self.screen.note(f"stopped; {kept}")
             return False
         except ConvoError as error:
             shown.finish()
@@ -137,7 +137,7 @@ class Chat:
         return True
 
     def save(self) -> None:
-        """Save each session; a warning the first time that this fails."""
+        """Save each session; warn the first time that this fails."""
         for talker in self.talkers:
             if warning := talker.file.save(talker.session):
                 self.screen.tell(f"warning: {warning}")
@@ -152,8 +152,8 @@ class Chat:
             return None
 
     @contextmanager
-    def surviving(self, label: str = "") -> Iterator[None]:
-        """Show an error of the block instead of ending the chat."""
+    def showing_errors(self, label: str = "") -> Iterator[None]:
+        """Show an error that the block raises, so that it does not end the chat."""
         try:
             yield
         except StoppedError:
@@ -172,7 +172,7 @@ def talk(
     *,
     is_quiet: bool,
 ) -> None:
-    """Hold a conversation with models until the user leaves."""
+    """Run a chat with these models until the user leaves."""
     labels = labels_of(models)
     talkers = [
         Talker(labels[number], MODELS[number % len(MODELS)], session, file)

@@ -1,4 +1,4 @@
-"""Table of the tokens of a reply, and what the reply cost."""
+"""Table of the tokens of a reply, and its costs: dropped turns, reused tokens, time, bandwidth."""
 
 from __future__ import annotations
 
@@ -55,21 +55,18 @@ def _fitted(line: str, width: int) -> str:
 
 def _costs(generator: Generator, reply: Reply) -> Iterator[str]:
     if reply.num_dropped:
-        yield f"dropped from the history: the first {counted(reply.num_dropped, 'turn')}"
+        yield f"dropped from the prompt: the first {counted(reply.num_dropped, 'turn')}"
     else:
-        yield "dropped from the history: nothing"
-    yield "ended by its end token" if reply.stopped else "cut at its longest length"
+        yield "dropped from the prompt: no turns"
+    yield "ended by: its end token" if reply.stopped else "ended by: the length limit"
     if (trace := reply.trace) is None:
         return
-    yield (
-        f"prompt: {counted(trace.prompt_length, 'token')}, of which {trace.num_reused:,} were "
-        "reused"
-    )
+    yield f"prompt: {counted(trace.prompt_length, 'token')}, {trace.num_reused:,} of them reused"
     after_first = trace.seconds - trace.first_token_seconds
-    yield f"first token after {trace.first_token_seconds:.3f} s"
+    yield f"first token: after {trace.first_token_seconds:.3f} s"
     if len(reply.ids) > 1 and after_first > 0:
         speed = (len(reply.ids) - 1) / after_first
-        yield f"{speed:,.1f} tokens/s after it"
+        yield f"next tokens: {speed:,.1f} tokens/s"
         yield from _bandwidth(generator, speed)
 
 
@@ -82,4 +79,4 @@ def _bandwidth(generator: Generator, speed: float) -> Iterator[str]:
     except RuntimeError:  # of torch: there is no memory for a measurement
         return
     used = speed * weight_bytes(generator.model)
-    yield f"{used / bandwidth:.0%} of the memory bandwidth ({bandwidth / 1e9:,.1f} GB/s)"
+    yield f"memory bandwidth: {used / bandwidth:.0%} of {bandwidth / 1e9:,.1f} GB/s"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli.cli.console import printable
 from convo_cli.cli.views.chatting.chat_screen import USER, Screen
-from convo_cli.cli.views.chatting.prompts.outer_editor import edited
+from convo_cli.cli.views.chatting.prompts.external_editor import edited
 from convo_cli.cli.views.chatting.prompts.prompt_history import HistoryFile, history_path
 from convo_cli.errors import UsageError
 from convo_cli.unseen import UNSEEN
