@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from convo_cli.config.schema import GenerationSettings
-from convo_cli.model.decoding.decode_loop import _closed_up
+from convo_cli.model.decoding.decode_loop import closed_up
 from convo_cli.model.decoding.queries import in_batches
 from convo_cli.model.decoding.sampling import TokenChooser, reply_randomness
 
@@ -74,7 +74,7 @@ def test_scores_that_are_not_finite_cannot_be_sampled(bad):
 
 @given(st.sets(st.integers(0, 20), min_size=1))
 def test_rows_that_go_on_close_up_and_each_place_is_filled_from_a_later_one(going):
-    places = _closed_up(sorted(going))
+    places = closed_up(sorted(going))
     assert sorted(places) == sorted(going)
     assert all(place <= kept for place, kept in enumerate(places))
 
