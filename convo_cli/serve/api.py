@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 MAX_SECONDS = 600.0
-"""Time for one answer, with the time in the queue."""
+"""Limit of the time for one answer, including its time in the queue."""
 
 
 class Api:
@@ -37,8 +37,8 @@ class Api:
     ) -> None:
         """Serve the models, whose ids are different.
 
-        ``hosts`` are names of the server beside those of this machine. ``say`` gets one line for
-        each request, ``report`` what went wrong.
+        ``hosts`` are names of the server beside those of this machine. ``say`` receives one line
+        for each request, ``report`` receives faults.
         """
         by_id = {model.id: model for model in models}
         self.completions = ChatCompletions(by_id, max_seconds=max_seconds, report=report)
@@ -66,7 +66,7 @@ class Api:
 
 
 class _Fixed:
-    """Sends the same object to everyone."""
+    """Answers every request with the same object."""
 
     def __init__(self, value: Json) -> None:
         self._value = value

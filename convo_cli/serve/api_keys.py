@@ -1,4 +1,4 @@
-"""The key of the API: where it comes from, and how that of a request is compared with it."""
+"""The API key: from an option, a file or the environment, and compared with that of a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARIABLE = "CONVO_API_KEY"
 MIN_CHARACTERS = 16
 """Length of a key for an address that other machines reach.
 
-Nothing slows down a client that tries keys, so a key must be too long to be found.
+Nothing slows down a client that tries keys, so a key must be too long to guess.
 """
 _MAX_BYTES = 1024
 _HINT = f"export {VARIABLE}=$(openssl rand -hex 24)"
@@ -24,14 +24,15 @@ _HINT = f"export {VARIABLE}=$(openssl rand -hex 24)"
 def take_api_key(
     given: str | None, file: Path | None, environ: MutableMapping[str, str] = os.environ
 ) -> str | None:
-    """Return the key of the option, the file or the environment, which loses it.
+    """Return the key of the option, the file or the environment.
 
-    Processes that convo starts for foreign templates inherit the environment. UsageError if there
-    is more than one key, or the key cannot be sent in a header.
+    The variable is removed from the environment, because processes that convo starts for foreign
+    templates would inherit it. Raises UsageError if both options are given, or if the key cannot be
+    sent in a header.
     """
     inherited = environ.pop(VARIABLE, None)
     if given is not None and file is not None:
-        raise UsageError("--api-key and --api-key-file: give one of them")
+        raise UsageError("--api-key and --api-key-file: give only one of them")
     if file is not None:
         return _checked(_read(file), f"--api-key-file {file}")
     if given is not None:
@@ -54,7 +55,7 @@ def require_long(key: str | None, host: str) -> None:
 
 
 def is_authorized(header: bytes | None, key: str) -> bool:
-    """Return whether an Authorization header holds the key, in constant time."""
+    """Return whether an Authorization header contains the key; compares in constant time."""
     scheme, _, sent = (header or b"").partition(b" ")
     is_key = hmac.compare_digest(_digest(sent.strip()), _digest(key.encode()))
     return is_key and scheme.lower() == b"bearer"
@@ -87,5 +88,5 @@ def _checked(key: str, where: str) -> str:
     if num_bytes > _MAX_BYTES:
         raise UsageError(f"{where}: the key is longer than {_MAX_BYTES:,} bytes", hint=_HINT)
     if not key.isprintable() or any(char.isspace() for char in key):
-        raise UsageError(f"{where}: the key has a space or a control character", hint=_HINT)
+        raise UsageError(f"{where}: the key contains a space or a control character", hint=_HINT)
     return key

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: from a body to a job of the engine, from its events to an answer."""
+"""`POST /v1/chat/completions`: a body becomes a job of the engine, its events become the answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_READING = 64
 
 @dataclass(frozen=True)
 class _Asked:
-    """A request, ready for the engine."""
+    """A request with its model, prompt and settings, ready for the engine."""
 
     request: ChatRequest
     model: ServedModel
@@ -165,7 +165,7 @@ def _model_of(request: ChatRequest, models: Mapping[str, ServedModel]) -> Served
     if request.model is None:
         if len(models) == 1:
             return next(iter(models.values()))
-        message = "model: there are several, so name one; GET /v1/models lists them"
+        message = "model: required, because there are several; GET /v1/models lists them"
         raise ApiError(400, message, code="invalid_value", param="model")
     if request.model not in models:
         raise model_not_found()
@@ -199,7 +199,7 @@ async def _stream(
 ) -> None:
     """Send the events of a reply as they come. The answer begins with the first one.
 
-    So a request that waits in vain gets the status of an error. A later error is an event.
+    So a request that fails while it waits gets an error status. A later error is an event.
     """
     try:
         async for event in events:

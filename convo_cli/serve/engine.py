@@ -1,8 +1,9 @@
 """The engine: one thread that answers jobs with one model, in a continuous batch.
 
 Other threads submit and cancel jobs, and receive events through the function of each job. A job
-fails alone. An unexpected exception fails the jobs in progress, and the thread goes on with later
-ones. The weights of the model must not change, and nothing else may compute with it meanwhile.
+that cannot be computed fails alone. After an unexpected exception, the jobs in progress fail, and
+the thread continues with later ones. The weights of the model must not change, and no other code
+may use the model meanwhile.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _Task:
     request: Request
     text: ReplyText
     is_over: bool = False
-    """It gets no more events."""
+    """Whether its last event was emitted, or it was cancelled."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held while an event is emitted, so that none follows `Engine.cancel`."""
 
@@ -76,7 +77,7 @@ class Engine:
                 generator.model, forward, frozenset(generator.encoder.stop_ids), max_rows=max_rows
             )
         self.max_rows = self._batch.max_rows
-        """Most replies that are computed at a time."""
+        """Limit of the replies that are computed at a time."""
         self._max_jobs = self.max_rows + max_waiting
         self._num_torch_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="convo-engine", daemon=True)
@@ -124,7 +125,7 @@ class Engine:
                     self._changed.notify_all()
 
     def drain(self, seconds: float) -> None:
-        """Accept no more jobs, finish those accepted, and end the thread.
+        """Refuse new jobs, finish the accepted ones, and end the thread.
 
         After ``seconds``, the remaining jobs fail with BusyError.
         """

@@ -1,4 +1,4 @@
-"""A request to the engine, and the events that it answers with."""
+"""Jobs of the engine, and the events that it emits for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BusyError(ConvoError):
 
 
 class EngineFaultError(ConvoError):
-    """A fault of convo ended a job; the engine goes on with other jobs."""
+    """A fault of convo ended a job; the engine continues with other jobs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class ReplyText:
         """Whether the reply ended at a stop token or a stop string."""
 
     def push(self, token: int, *, is_last: bool) -> str:
-        """Return the next part of the text; all that is left with the last token."""
+        """Return the next part of the text; with the last token, the whole rest."""
         text = self._stops.push(self._decoder.push(token))
         if is_last:
             text += self._stops.push(self._decoder.finish()) + self._stops.finish()

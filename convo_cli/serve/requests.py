@@ -1,7 +1,8 @@
 """Requests for a chat completion: the fields that convo knows, each with its type and range.
 
-A field that convo does not know is refused, so that no client gets another answer than it asked
-for. Fields of OpenAI's API without an effect here are accepted at the value that has none.
+An unknown field is refused, because the answer would silently differ from the one that the client
+asked for. Fields of OpenAI's API that convo does not support are accepted at the value that has no
+effect.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MAX_KEY_CHARACTERS = 256
 _MAX_NAME_CHARACTERS = 64  # of a field, in an error
 
 IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_retention"})
-"""Fields that describe the request, and change no answer."""
+"""Fields that describe the request and do not change the answer."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
@@ -41,7 +42,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
 }
-"""Values at which a field of OpenAI's API is accepted, because they change no answer."""
+"""Fields of OpenAI's API, each with the accepted values, which do not change the answer."""
 _NEUTRAL_IN_MESSAGE: Mapping[str, tuple[Any, ...]] = {"tool_calls": ([],), "annotations": ([],)}
 _RENAMED = {"developer": "system"}
 _SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -51,7 +52,7 @@ def _as_text(content: Any) -> Any:
     """Join a list of text parts; white space at the ends and line ends become as in data files."""
     if isinstance(content, list):
         if not all(_is_text_part(part) for part in content):
-            raise PydanticCustomError("content", "each part is {{'type': 'text', 'text': '…'}}")
+            raise PydanticCustomError("content", "a part must be {{'type': 'text', 'text': '…'}}")
         content = "".join(part["text"] for part in content)
     if isinstance(content, str):
         return content.replace("\r\n", "\n").replace("\r", "\n").strip()
@@ -111,12 +112,12 @@ class ChatRequest(_Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def turns(self) -> list[Turn]:
-        """Return the conversation; ApiError for an order of messages that no training data has."""
+        """Return the conversation; ApiError if the order of roles is wrong."""
         turns = list[Turn]()
         for index, message in enumerate(self.messages):
             role: Role = "system" if message.role == "developer" else message.role
             if role == "system" and index > 0:
-                raise _refused(f"messages[{index}].role", "a system message must be the first one")
+                raise _refused(f"messages[{index}].role", "a system message must come first")
             if role == "user" and not message.content:
                 raise _refused(f"messages[{index}].content", "the text is empty")
             if role != "system" or message.content:
@@ -127,7 +128,7 @@ class ChatRequest(_Strict):
         return turns
 
     def settings(self, defaults: GenerationSettings) -> GenerationSettings:
-        """Return the sampling settings: those of the request, and the model's for all others."""
+        """Return the sampling settings of the request, and the model's defaults for all others."""
         chosen = {name: getattr(self, name) for name in _SETTINGS}
         lengths = {
             "max_tokens": self.max_tokens,
@@ -219,7 +220,7 @@ def _as_api_error(error: ErrorDetails) -> ApiError:
             shown = part if len(part) <= _MAX_NAME_CHARACTERS else part[:_MAX_NAME_CHARACTERS] + "…"
             place += f".{shown}" if place else shown
     if error["type"] == "extra_forbidden":
-        message = f"{place}: this server does not know the parameter"
+        message = f"{place}: this server does not support the parameter"
         return ApiError(400, message, code="unsupported_parameter", param=place)
     return _refused(place, error["msg"])
 

@@ -1,4 +1,4 @@
-"""Models that a server offers: their ids, their prompts and their entries in the list of models."""
+"""Served models: their ids, their prompts and their entries in the list of models."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def test_two_models_talk_through_a_pipe(convo):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((MODEL, MODEL, MODEL), "3 models, but a chat has at most 2"),
+        ((MODEL, MODEL, MODEL), "a chat has at most 2 models, not 3"),
         ((MODEL, MODEL, "--continue"), "--continue: a session belongs to one model"),
         ((MODEL, "--continue"), "there is no saved session with this model"),
         ((MODEL, "--min-p", "1"), "Invalid value"),
@@ -298,7 +298,7 @@ def test_a_saved_session_goes_on_in_a_pipe_and_stays_as_it_is(convo, work, tmp_p
     before = file.path.read_bytes() if file.path else b""
     result = convo("chat", MODEL, "--continue", "--json", stdin=b"Bye\n")
     assert result.code == 0
-    assert "\ncontinuing a session of 1 exchange\n" in result.err
+    assert "\ncontinuing the last session with this model (1 exchange)\n" in result.err
     texts = [message["content"] for message in result.json["messages"]]
     assert texts[:4] == ["Be kind.", "Hello!", "Good morning to you.", "Bye"]
     assert file.path is not None

@@ -146,7 +146,7 @@ def test_a_port_in_use_is_named_before_a_model_is_loaded(trained):
         other.listen()
         port = other.getsockname()[1]
         assert refused(trained, MODEL, "--port", port) == (
-            f"error: --port {port}: in use on 127.0.0.1\n"
+            f"error: --port {port}: already in use on 127.0.0.1\n"
             "hint: stop the other program, or use another port; --port 0 takes a free one\n"
         )
 
@@ -178,18 +178,18 @@ def test_a_server_for_all_networks_answers_under_its_address_and_given_names(ser
     [
         (
             ("--host", "no.such.host.invalid"),
-            "--host no.such.host.invalid: no address of that name",
+            "--host no.such.host.invalid: the name has no address",
         ),
-        (("--host", ""), "--host '': no address of that name"),
-        (("--host", "a b"), "--host a b: no address of that name"),
+        (("--host", ""), "--host '': the name has no address"),
+        (("--host", "a b"), "--host a b: the name has no address"),
         (("--host", "8.8.8.8", "--api-key", "x" * 16), "--host 8.8.8.8: not an address of this"),
         (("--port", "65536"), "65536 is not between 0 and 65535"),
         (("--port", "-1"), "-1 is not between 0 and 65535"),
         (("--port", "http"), "give a whole number"),
         (("--api-key", ""), "--api-key: the key is empty"),
         (("--api-key-file", "none"), "--api-key-file none: No such file or directory"),
-        (("--allow-host", "a.example:80"), "--allow-host a.example:80: not the name of a host"),
-        (("--allow-host", "*"), "--allow-host *: not the name of a host"),
+        (("--allow-host", "a.example:80"), "--allow-host a.example:80: not a host name"),
+        (("--allow-host", "*"), "--allow-host *: not a host name"),
         (("--device", "gpu"), "--device gpu: unknown"),
         (("--max-rows", "0"), "0 is not between 1 and 256"),
         (("--load", "best"), "'best' is not one of"),
@@ -204,7 +204,7 @@ def test_a_missing_model_is_refused_before_the_port_is_taken(trained):
 
 
 def test_a_wrong_key_in_the_environment_is_named(trained):
-    assert "CONVO_API_KEY: the key has a space" in refused(trained, MODEL, CONVO_API_KEY="a b")
+    assert "CONVO_API_KEY: the key contains a space" in refused(trained, MODEL, CONVO_API_KEY="a b")
 
 
 def test_the_missing_packages_are_named_with_the_command_that_installs_them(trained, monkeypatch):

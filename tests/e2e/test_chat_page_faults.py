@@ -213,10 +213,10 @@ def test_a_busy_server_says_when_to_try_again(page, server, status):
 def test_a_stream_that_breaks_off_keeps_what_came_and_says_so(page, server):
     server.answers = [Answer(["Some ", "words"], is_broken=True)]
     assert page.say("Hello!") == "Some words"
-    assert "broke off" in page.text(".reply .trouble p")
+    assert "was lost" in page.text(".reply .trouble p")
     page.open()
     assert page.replies() == ["Some words"]
-    assert "broke off" in page.text(".reply .trouble p")
+    assert "was lost" in page.text(".reply .trouble p")
     page.click("#again-0-0")
     page.until(lambda: page.replies() == ["Good morning."])
 
@@ -250,7 +250,7 @@ def test_a_conversation_of_any_length_fits_into_a_request(page, server):
 def test_an_answer_that_is_no_stream_is_an_error(page, server):
     server.answers = [Answer(["x"], line_end=" ")]
     page.say("Hello!")
-    assert "broke off" in page.text(".reply .trouble p")
+    assert "was lost" in page.text(".reply .trouble p")
 
 
 def test_a_model_that_is_gone_is_named(page, server):
@@ -258,7 +258,7 @@ def test_a_model_that_is_gone_is_named(page, server):
     server.names = ["other"]
     page.say("Still there?")
     assert page.texts(".reply .trouble p")[-1] == "there is no such model"
-    assert page.texts("#model-0 option") == ["other", "tiny (not offered)"]
+    assert page.texts("#model-0 option") == ["other", "tiny (not available)"]
     page.choose("#model-0", "other")
     page.click("#again-1-0")
     page.until(lambda: page.replies()[-1] == "Good morning.")
@@ -267,7 +267,7 @@ def test_a_model_that_is_gone_is_named(page, server):
 def test_dropped_messages_are_counted(page, server):
     server.answers = [Answer(dropped=4)]
     page.say("Hello!")
-    assert "without the first 4 messages" in page.text(".facts")
+    assert "no longer sees the first 4 messages" in page.text(".facts")
 
 
 def test_full_storage_is_said_and_the_conversation_goes_on(page, server):

@@ -82,7 +82,7 @@ def chat(
         typer.Option(
             metavar="X",
             callback=within(1, 10),
-            help="1 to 10. Divide the scores of tokens that were already used; 1: off.",
+            help="1 to 10. Above 1, tokens that were already used become less likely; 1: off.",
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -114,7 +114,7 @@ def chat(
         raise UsageError("--system: not UTF-8 text", hint="set a UTF-8 locale, or convert the text")
     if len(models) > _MAX_MODELS:
         raise UsageError(
-            f"{len(models)} models, but a chat has at most {_MAX_MODELS}",
+            f"a chat has at most {_MAX_MODELS} models, not {len(models)}",
             hint=f"convo chat {' '.join(map(typeable, models[:_MAX_MODELS]))}",
         )
     if is_continued and len(models) > 1:
@@ -178,7 +178,8 @@ def _conversation(
     if not is_continued:
         return session, SessionFile.new(session.contract) if is_held else SessionFile(None)
     session, file, note = reopen(newest_for(session.contract), generator, is_held=is_held)
-    emit(Notice(f"continuing a session of {counted(len(session.exchanges), 'exchange')}"))
+    num_exchanges = counted(len(session.exchanges), "exchange")
+    emit(Notice(f"continuing the last session with this model ({num_exchanges})"))
     if note is not None:
         emit(Notice(note))
     return session, file

@@ -35,46 +35,51 @@ def serve(
     base: BaseOption = None,
     host: Annotated[
         str,
-        typer.Option(metavar="HOST", help="Address to listen on. All but loopback need a key."),
+        typer.Option(metavar="HOST", help="Address to listen on; any but loopback needs a key."),
     ] = "127.0.0.1",
     port: Annotated[
         int,
-        typer.Option(metavar="N", callback=within(0, 65535), help="Port; 0: any free one."),
+        typer.Option(metavar="N", callback=within(0, 65535), help="Port; 0: any free port."),
     ] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
             metavar="KEY",
-            help="Key that requests need. Other users of this machine see it in `ps`: prefer "
+            help="Key that requests must send. Other users of this machine see it in `ps`: prefer "
             "CONVO_API_KEY or --api-key-file.",
         ),
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File that holds only the key.")
+        Path | None, typer.Option(metavar="FILE", help="File that contains only the key.")
     ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Another name of this server in the Host header. Repeatable."
+            metavar="NAME",
+            help="Another host name of this server, for the Host header. Repeatable.",
         ),
     ] = None,
     max_rows: Annotated[
         int,
-        typer.Option(metavar="N", callback=within(1, 256), help="Replies computed at a time."),
+        typer.Option(
+            metavar="N",
+            callback=within(1, 256),
+            help="Most replies of a model at a time.",
+        ),
     ] = 16,
     max_waiting: Annotated[
         int,
         typer.Option(
             metavar="N",
             callback=within(0, 10_000),
-            help="Requests that wait for their turn; any more are refused.",
+            help="Most waiting requests of a model; others are refused with status 429.",
         ),
     ] = 64,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     is_quiet: QuietOption = False,
 ) -> None:
-    """Answer requests in the form of OpenAI's API, and show a chat page.
+    """Serve models over HTTP: an OpenAI-compatible API and a chat page.
 
     Example: convo serve exports/convo
     """
@@ -145,12 +150,12 @@ def _require_packages() -> None:
 
 
 def _host_name(name: str) -> str:
-    """Return a name of `--allow-host` as in a Host header, without a port."""
+    """Return a name of `--allow-host` in lower case; UsageError if it is not a host name."""
     from convo_cli.serve.wire.guards import is_host_name
 
     if not is_host_name(name):
         raise UsageError(
-            f"--allow-host {name}: not the name of a host",
+            f"--allow-host {name}: not a host name",
             hint="give a name or address without a port, such as --allow-host chat.example.org",
         )
     return name.lower()

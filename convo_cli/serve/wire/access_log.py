@@ -1,4 +1,4 @@
-"""One line for each request, without any text that a user or the model wrote."""
+"""The access log: one line for each request, without texts of a user or the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Say = Callable[[str], None]
-"""Writes a line for the person that runs the server; it gets printable ASCII only."""
+"""Writes a line for the operator of the server; the line is printable ASCII."""
 
 _MAX_PATH_CHARACTERS = 80
 _RECORD = "convo.record"
@@ -21,7 +21,7 @@ CLIENT_GONE = 499
 
 @dataclass
 class RequestRecord:
-    """The facts of a request for its line."""
+    """Facts of a request for its line in the log."""
 
     status: int = 0
     model: str = ""

@@ -26,7 +26,7 @@ class ClientGoneError(Exception):
 
 
 class Bodies:
-    """Reads bodies, whose bytes are bounded for each and together."""
+    """Reads bodies, with a limit for each and for all together."""
 
     def __init__(
         self, max_bytes: int = MAX_BODY_BYTES, max_together: int = _MAX_BODIES_BYTES
@@ -35,7 +35,7 @@ class Bodies:
         self._free = max_together
 
     async def read(self, receive: Receive) -> bytes:
-        """Return the body; ApiError 413 as soon as it is too long, 503 if all are."""
+        """Return the body; ApiError 413 if it is too long, 503 if all bodies together are."""
         body = bytearray()
         try:
             while True:

@@ -1,6 +1,6 @@
-"""Connections of the server: bounded in number, in the time to send a request, and to read answers.
+"""Connections of the server, limited in number and in the time of a slow client.
 
-uvicorn limits neither the time of headers and body nor the connections that send nothing.
+uvicorn limits neither the time in which headers and body arrive nor the number of idle connections.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_CONNECTIONS = 512
 SECONDS_TO_SEND = 30.0
 """Time for a whole request, from its first byte, or from the connection if it is the first one."""
 SECONDS_TO_READ = 60.0
-"""Time in which a client must read some of an answer that waits for it."""
+"""Time in which a client must read a part of an answer that waits to be sent."""
 _SECONDS_TO_CLOSE = 10.0
 
 
@@ -102,7 +102,7 @@ class Connection(H11Protocol):
         self._abort_soon()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP; uvicorn's own text has no form that a client expects."""
+        """Answer bytes that are not HTTP with a JSON error; uvicorn's own answer is plain text."""
         self._refuse(400, "this is not a valid HTTP request", "invalid_http")
 
     def _is_receiving(self) -> bool:
@@ -140,7 +140,7 @@ class Connection(H11Protocol):
         self._abort_soon()
 
     def _abort_soon(self) -> None:
-        """Free the connection also if the client reads nothing of what is still to be sent."""
+        """Close the connection even if the client does not read the rest of the answer."""
         self._stop_reading_timer()
         self._reading = self.loop.call_later(_SECONDS_TO_CLOSE, self.transport.abort)
 

@@ -1,4 +1,4 @@
-"""One request and its answer: the client may leave, time is limited, a thread emits the events."""
+"""One request and its answer: work that ends when the client leaves or the time is over."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ class Exchange:
         self._end = asyncio.get_running_loop().time() + seconds
 
     async def until(self, work: Awaitable[T]) -> T:
-        """Return the result of the work. Else it is cancelled.
+        """Return the result of the work.
 
-        Raises ClientGoneError, or ApiError 503 when the time is over.
+        Raises ClientGoneError if the client leaves, ApiError 503 when the time is over; the work is
+        then cancelled.
         """
         task = asyncio.ensure_future(work)
         try:
@@ -46,7 +47,7 @@ class Exchange:
                 return task.result()
             if self._gone.done():
                 raise ClientGoneError
-            message = "the answer took too long, because the server is busy"
+            message = "the answer took too long: the server is busy"
             raise ApiError(503, message, code="timeout", retry_after=30)
         finally:
             task.cancel()
@@ -62,7 +63,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 class EventQueue:
-    """Events that the engine's thread emits, for the event loop.
+    """Passes events from the engine's thread to the event loop.
 
     A client that reads slowly cannot fill it: a reply has a bounded number of characters.
     """

@@ -1,7 +1,7 @@
-"""Checks of every request before it is read: host, origin, key, form, and safe headers around all.
+"""Checks of every request before its body is read, and headers that protect a browser.
 
-A browser sends a request to this machine for any page that it shows. So the server answers only
-under its own names (a page can point its own name at 127.0.0.1), and only to its own page.
+Any page in a browser can send requests to this machine. So the server answers only under its own
+names, because a page can point its own name at 127.0.0.1, and only to its own page.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Names under which a server on this machine is always reached."""
+"""Host names that are always accepted."""
 OPEN_PATHS = frozenset({"/", "/health"})
-"""Paths that need no key: the page, which asks for it, and a sign of life."""
+"""Paths that need no key: the page, which asks the user for it, and the health check."""
 _MAX_HEADER_BYTES = 16 * 2**10
 _MAX_PATH_BYTES = 2048
 _HOST = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
@@ -38,7 +38,7 @@ _OWN_SITE = (b"same-origin", b"none")
 
 
 class SafeHeaders:
-    """Middleware that adds headers which keep a browser from misreading a response."""
+    """Middleware that adds headers which keep a browser from misusing a response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -65,7 +65,7 @@ class Guards:
         hosts: Collection[str],
         api_key: str | None,
     ) -> None:
-        """Take the names of ``--allow-host`` beside those of this machine."""
+        """Accept the names in ``hosts``, beside those of this machine."""
         self._app = app
         self._given = frozenset(host.lower() for host in hosts)
         self._api_key = api_key
@@ -96,7 +96,7 @@ class Guards:
             name = found[1].decode()
             if name in LOOPBACK_HOSTS | self._given or _is_own_address(scope, name):
                 return found[0]
-        message = "the Host header is no name of this server; --allow-host adds one"
+        message = "the Host header is not a name of this server; --allow-host adds one"
         raise ApiError(421, message, code="unknown_host")
 
     def _require_origin(

@@ -1,4 +1,4 @@
-"""JSON objects of the API, in OpenAI's form: errors, completions, chunks of a stream, models."""
+"""OpenAI-compatible JSON objects: errors, completions, chunks of a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The answer to a request that is not served; its message is shown to the client.
+    """The refusal of a request; the client gets its message.
 
     ``param`` names the field of the request. ``retry_after`` is in seconds.
     """

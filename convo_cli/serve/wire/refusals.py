@@ -1,4 +1,4 @@
-"""Errors of requests as OpenAI's objects, without a traceback, path or version."""
+"""Errors of requests as OpenAI-compatible objects, without a traceback, path or version."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 class Refusals:
     """Middleware that answers an exception of a handler with an error object.
 
-    An exception that is no refusal is a fault of convo: the client learns only that there was one,
-    and its traceback goes to ``report``. The message of the exception is left out there, because it
-    may quote a conversation.
+    Any exception but a refusal is a fault of convo: the client gets status 500 without details, and
+    ``report`` receives the traceback without the message, which may quote a conversation.
     """
 
     def __init__(self, app: ASGIApp, report: Say) -> None:
@@ -60,7 +59,7 @@ class Refusals:
             message = http.HTTPStatus(error.status_code).phrase
             code = _CODES.get(error.status_code)
             refusal = ApiError(error.status_code, message, code=code, headers=error.headers)
-        except Exception as error:  # noqa: BLE001 - the server goes on
+        except Exception as error:  # noqa: BLE001 - the server continues
             self._report(describe_fault(error))
             refusal = ApiError(500, "the server failed to answer; its log says why")
         if not has_begun:

@@ -35,7 +35,7 @@ class Listening:
 
 
 def addresses_of(host: str) -> list[Address]:
-    """Return family and address of a host's addresses; UsageError if it has none."""
+    """Return the addresses of a host, each with its family; UsageError if it has none."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -46,7 +46,7 @@ def addresses_of(host: str) -> list[Address]:
     ]
     if not host or not known:
         raise UsageError(
-            f"--host {host or repr(host)}: no address of that name",
+            f"--host {host or repr(host)}: the name has no address",
             hint="127.0.0.1 for this machine only, 0.0.0.0 for all networks",
         )
     return known
@@ -102,13 +102,13 @@ def _close(sockets: Sequence[socket.socket]) -> None:
 def _refusal(error: OSError, host: str, port: int) -> UsageError:
     if error.errno == errno.EADDRINUSE:
         return UsageError(
-            f"--port {port}: in use on {host}",
+            f"--port {port}: already in use on {host}",
             hint="stop the other program, or use another port; --port 0 takes a free one",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return UsageError(
-            f"--port {port}: you may not use this port on {host}",
-            hint="ports below 1024 belong to the system: use a higher one, such as --port 8000",
+            f"--port {port}: permission denied on {host}",
+            hint="ports below 1024 are reserved: use a higher one, such as --port 8000",
         )
     if error.errno in _MISSING:
         return UsageError(

@@ -209,7 +209,7 @@ def test_the_key_comes_from_the_option_the_file_or_the_environment_which_loses_i
     assert environ == {}
     assert take_api_key(None, file, environ) == "from-file"
     assert take_api_key(None, None, environ) is None
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="give only one of them"):
         take_api_key("given", file, environ)
 
 
