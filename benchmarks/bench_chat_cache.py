@@ -101,12 +101,12 @@ def sides_of(generator: Generator, length: int) -> list[Side]:
     name = f"{trace.num_reused} + {len(ids) - trace.num_reused} tokens"
 
     def keep_row() -> None:
-        generator.forget()
+        generator.drop_kept_row()
         generator.stream(before, few)
 
     sides = [
         Side(f"{name}, kept row", keep_row, lambda: generator.stream(history, one)),
-        Side(f"{name}, reread", generator.forget, lambda: generator.stream(history, one)),
+        Side(f"{name}, reread", generator.drop_kept_row, lambda: generator.stream(history, one)),
         Side(f"{name}, generate", lambda: None, lambda: by_generate(generator, ids)),
     ]
     for side in sides:

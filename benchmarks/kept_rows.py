@@ -95,7 +95,7 @@ def compared_replies(generator: Any) -> dict[str, Any]:
         history.append(Turn("assistant", reply.text.strip() or "Yes"))
     num_differ = 0
     for past, ids in kept:
-        generator.forget()
+        generator.drop_kept_row()
         num_differ += generator.stream(past, settings).ids != ids
     return {"replies": TURNS, "replies_that_differ": num_differ, "tokens_reused": num_reused}
 

@@ -111,7 +111,7 @@ class Conversation:
         self._set(len(self._exchanges) - 1, last.with_shown(replace(last.shown, is_good=is_good)))
 
     def set_system(self, text: str | None) -> None:
-        """Replace the system turn for all replies to come; blank or None: there is none."""
+        """Replace the system turn from the next reply on; blank or None removes it."""
         system = (Turn("system", plain),) if text and (plain := plain_text(text)) else ()
         change = size_of(system) - size_of(self._system)
         self._require_room(change)

@@ -52,12 +52,12 @@ class Exchange:
         return replace(self, replies=(*self.replies, reply), chosen=len(self.replies))
 
     def with_shown(self, reply: Alternative) -> Exchange:
-        """Put another reply into the place of the chosen one."""
+        """Replace the chosen reply."""
         replies = (*self.replies[: self.chosen], reply, *self.replies[self.chosen + 1 :])
         return replace(self, replies=replies)
 
     def without_traces(self) -> Exchange:
-        """Free what the generator returned beside the texts."""
+        """Drop the results of the generator, to free the memory of ids and traces."""
         return replace(self, replies=tuple(replace(one, reply=None) for one in self.replies))
 
     def turns(self, *, is_trained: bool = True) -> tuple[Turn, Turn]:

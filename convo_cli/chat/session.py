@@ -18,7 +18,7 @@ from convo_cli.errors import DataError
 from convo_cli.model.decoding.generator import Generator, Reply
 from convo_cli.text.contract import contract_sha256
 
-_ATTEMPT = 2**32  # more exchanges than a conversation may have
+_ATTEMPT = 2**32  # above the number of exchanges that a conversation can have
 
 
 class ChatSession(Conversation):
@@ -90,7 +90,7 @@ class ChatSession(Conversation):
         return self._answer(self._exchanges, text, 0, on_text, keep)
 
     def retry(self, on_text: Callable[[str], None]) -> Reply:
-        """Answer the last message once more, with other randomness; keep the old reply beside it.
+        """Answer the last message again, with other randomness; the old reply stays an alternative.
 
         Raises DataError if there is no message. A KeyboardInterrupt keeps the reply as far as it
         was streamed as one more alternative, unless nothing was; after any other exception the

@@ -49,8 +49,8 @@ def require_stdin(consequence: str) -> None:
         raise UsageError(f"stdin is closed, so {consequence}", hint=hint)
 
 
-def can_talk() -> bool:
-    """Return whether a person types and sees what is printed."""
+def is_interactive() -> bool:
+    """Return whether stdin and an output stream are terminals."""
     return sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
 
 

@@ -1,8 +1,7 @@
 """The chat page at `/` of the server: one file, and the headers under which a browser shows it.
 
 The policy lets the browser run the page's own script and style, known by their hashes, and connect
-to this server only. Nothing that a model says can load, run or send anything under it, even if the
-page had a bug.
+to this server only. So a reply cannot load, run or send anything, even if the page has a bug.
 """
 
 from __future__ import annotations

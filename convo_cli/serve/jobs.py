@@ -58,6 +58,6 @@ class Job:
     stop: tuple[str, ...]
     """The reply ends before the first of these texts."""
     cache_key: str | None
-    """Jobs with the same key continue each other's rows; without a key, nothing is reused."""
+    """A job reuses the row of the last one with its key; without a key, nothing is reused."""
     emit: Callable[[JobEvent], None]
     """Receives pieces, then one `Finished` or `Failed`. It must not block the engine's thread."""

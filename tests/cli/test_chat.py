@@ -140,7 +140,7 @@ def pipe(monkeypatch, capsys, session, text, *, as_json=False):
 
 
 def parrot(*replies, max_length=99):
-    """A session whose model gives these replies, then repeats what it hears."""
+    """A session whose model gives these replies, then repeats the message."""
     model: Any = Scripted(SimpleNamespace(max_length=max_length), *replies)
     return ChatSession(model, GenerationSettings())
 
@@ -184,7 +184,7 @@ def test_a_line_that_cannot_be_answered_is_an_error_and_the_rest_is_answered(mon
     assert [turn.text for turn in session.turns] == ["zero", "1", "four", "3", "six", "six"]
 
 
-def test_json_has_what_became_of_each_line(monkeypatch, capsys):
+def test_json_has_the_reply_or_the_error_of_each_line(monkeypatch, capsys):
     session = parrot("1", DataError("does not fit", hint="shorten it"))
     session.generator.loaded = None
     result, out, _ = pipe(monkeypatch, capsys, session, b"a\nb\n\xff\nc\n", as_json=True)
@@ -257,7 +257,7 @@ def test_a_pipe_with_a_line_that_does_not_fit_exits_with_3(convo):
     assert second["error"] == "<stdin>:2:1: byte 0xFF is not UTF-8"
 
 
-def test_two_models_talk_through_a_pipe(convo):
+def test_two_models_answer_each_line_of_a_pipe(convo):
     words = ("-q", *GREEDY)
     single = convo("chat", MODEL, *words, stdin=b"Hello!\nBye\n").out.splitlines()
     both = convo("chat", MODEL, "runs/tiny", *words, stdin=b"Hello!\nBye\n")
@@ -278,16 +278,14 @@ def test_two_models_talk_through_a_pipe(convo):
         ((MODEL, "--repetition-penalty", "0.5"), "Invalid value"),
     ],
 )
-def test_what_a_chat_cannot_begin_with_is_a_usage_error(
-    convo, tmp_path, monkeypatch, words, message
-):
+def test_invalid_arguments_of_a_chat_are_usage_errors(convo, tmp_path, monkeypatch, words, message):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     result = convo("chat", *words, stdin=b"Hello!\n")
     assert (result.code, result.out) == (2, "")
     assert message in result.err
 
 
-def test_a_saved_session_goes_on_in_a_pipe_and_stays_as_it_is(convo, work, tmp_path, monkeypatch):
+def test_a_pipe_continues_a_session_without_changing_its_file(convo, work, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     generator = open_generator(str(work / MODEL), device="cpu", emit=lambda event: None)
     session = ChatSession(generator, GenerationSettings(temperature=0), system="Be kind.")

@@ -21,7 +21,7 @@ def _own_state(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("leave", ["/quit\r", "/exit\r", "\x03", "\x04"])
-def test_a_terminal_talks_until_the_user_leaves(trained, leave):
+def test_a_chat_on_a_terminal_lasts_until_the_user_leaves(trained, leave):
     with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 60) as terminal:
         terminal.wait_for("exports/tiny on cpu", "template turns", "window 128", "you: ")
         terminal.type("Hello!\r")
@@ -86,7 +86,7 @@ def test_two_models_answer_below_each_other(trained):
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
-def test_labels_tell_the_speakers_apart_without_colours(trained, variables):
+def test_labels_distinguish_user_and_model_without_colours(trained, variables):
     with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 8, **variables) as terminal:
         terminal.wait_for("you: ")
         terminal.type('"""one\rtwo"""\r')

@@ -60,7 +60,7 @@ def test_hostile_messages_and_names_stay_text(encoder):
 
 
 class Slow:
-    """Pauses a reply until the test lets it go on."""
+    """Pauses a reply until the test lets it continue."""
 
     def __init__(self) -> None:
         self.may_go_on = self.is_waiting = False
@@ -178,7 +178,7 @@ def test_the_history_outlives_the_chat(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "not text"])
-def test_a_history_that_cannot_be_kept_is_one_of_this_chat(encoder, tmp_path, kind):
+def test_a_history_that_cannot_be_stored_lasts_for_one_chat(encoder, tmp_path, kind):
     file = tmp_path / "state/convo/chat_history.jsonl"
     file.parent.mkdir(parents=True)
     target = tmp_path / "target"

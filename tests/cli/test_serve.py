@@ -1,4 +1,4 @@
-"""`convo serve` as a command: where it listens, who may use it, and how it stops."""
+"""`convo serve` as a command: its addresses, its key, its messages, and how it stops."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_stream_may_be_cut_anywhere(page, server, line_end):
 
 
 @pytest.mark.parametrize("how", ["key", "button"])
-def test_a_stopped_reply_keeps_what_came_and_frees_the_server(page, server, how):
+def test_a_stopped_reply_keeps_its_beginning_and_frees_the_server(page, server, how):
     server.answers = [Answer(["Some ", *["more "] * 500], pause=0.02)]
     page.start("Hello!")
     page.until(lambda: "more" in page.replies()[0])
@@ -116,7 +116,7 @@ def test_a_retry_asks_again_with_another_seed_and_keeps_both_replies(page, serve
     assert messages(server)[1] == ("assistant", "First")
 
 
-def test_a_corrected_reply_is_what_the_model_said(page, server):
+def test_a_corrected_reply_replaces_the_reply_in_the_history(page, server):
     server.answers = [Answer(["Wrong"])]
     page.say("Hello!")
     page.click("#edit-0-0")
@@ -201,7 +201,7 @@ def test_a_reload_in_a_reply_keeps_its_beginning(page, server):
     assert "stopped" in page.text(".facts")
 
 
-def test_a_reply_goes_on_while_another_conversation_is_shown(page, server):
+def test_a_reply_continues_while_another_conversation_is_shown(page, server):
     server.answers = [Answer([f"{number} " for number in range(40)], pause=0.03)]
     page.start("Count")
     page.until(lambda: "1 " in page.replies()[0])
@@ -239,7 +239,7 @@ def marked(page: Browsing, downloads) -> list[object]:
     return [one.get("train") for one in line["messages"] if one["role"] == "assistant"]
 
 
-def test_judgements_say_what_is_trained_on(page, server, downloads):
+def test_marks_decide_what_is_trained_on(page, server, downloads):
     for text in ("One", "Two", "Three"):
         page.say(text)
     assert marked(page, downloads) == [None, None, None]

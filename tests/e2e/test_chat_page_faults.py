@@ -14,7 +14,7 @@ from tests.scripted_server import SAMPLING, Answer, ScriptedServer, scripted_ser
 pytestmark = pytest.mark.slow
 KNOWN_PATHS = {"/", "/v1/models", "/v1/chat/completions"}
 ELEMENTS = {"SECTION", "ARTICLE", "H3", "DIV", "P", "BUTTON", "SPAN"}
-"""All that a conversation is made of."""
+"""The texts that the page shows of a conversation."""
 SKELETON = """return [...document.querySelectorAll("#exchanges *, #chat-list *, option, h1 *")]
   .map((one) => [one.tagName, ...one.getAttributeNames()])"""
 REQUESTED = "return performance.getEntriesByType('resource').map((one) => one.name)"
@@ -152,7 +152,7 @@ def test_the_download_of_hostile_texts_is_training_data(page, server, downloads,
         assert saved.record.sampling.model_dump() == SAMPLING
 
 
-def test_a_server_that_is_away_is_named_and_can_be_tried_again(driver):
+def test_an_unreachable_server_is_an_error_that_can_be_retried(driver):
     with scripted_server() as server, browsing(driver, server.address) as page:
         page.run("window.real = fetch; window.fetch = () => Promise.reject(new TypeError('x'))")
         page.say("Hello!")
@@ -163,7 +163,7 @@ def test_a_server_that_is_away_is_named_and_can_be_tried_again(driver):
         assert not page.all(".reply .trouble")
 
 
-def test_a_question_for_the_key_may_be_left_and_asked_again(driver):
+def test_the_dialog_for_the_key_can_be_cancelled_and_opened_again(driver):
     with (
         scripted_server(key="secret") as server,
         browsing(driver, server.address, is_locked=True) as page,
@@ -210,7 +210,7 @@ def test_a_busy_server_says_when_to_try_again(page, server, status):
     assert not page.all("#other-0-0")
 
 
-def test_a_stream_that_breaks_off_keeps_what_came_and_says_so(page, server):
+def test_a_broken_stream_keeps_its_beginning_and_shows_an_error(page, server):
     server.answers = [Answer(["Some ", "words"], is_broken=True)]
     assert page.say("Hello!") == "Some words"
     assert "was lost" in page.text(".reply .trouble p")
@@ -221,7 +221,7 @@ def test_a_stream_that_breaks_off_keeps_what_came_and_says_so(page, server):
     page.until(lambda: page.replies() == ["Good morning."])
 
 
-def test_an_error_within_a_stream_is_shown_behind_what_came(page, server):
+def test_an_error_within_a_stream_is_shown_after_the_text(page, server):
     server.answers = [Answer(["Some ", "words"], message="the model has failed")]
     assert page.say("Hello!") == "Some words"
     assert page.text(".reply .trouble p") == "the model has failed"
@@ -253,7 +253,7 @@ def test_an_answer_that_is_no_stream_is_an_error(page, server):
     assert "was lost" in page.text(".reply .trouble p")
 
 
-def test_a_model_that_is_gone_is_named(page, server):
+def test_a_model_that_is_no_longer_served_is_an_error(page, server):
     page.say("Hello!")
     server.names = ["other"]
     page.say("Still there?")
@@ -270,7 +270,7 @@ def test_dropped_messages_are_counted(page, server):
     assert "no longer sees the first 4 messages" in page.text(".facts")
 
 
-def test_full_storage_is_said_and_the_conversation_goes_on(page, server):
+def test_full_storage_is_a_notice_and_the_conversation_continues(page, server):
     page.run("localStorage.setItem('other', 'x'.repeat(5_200_000))")
     server.answers = [Answer(["y" * 100_000])]
     page.say("Hello!")
@@ -286,7 +286,7 @@ def test_full_storage_is_said_and_the_conversation_goes_on(page, server):
 @pytest.mark.parametrize(
     "saved", ["{", "null", "[]", '{"id":"1"}', '{"id":1,"exchanges":[]}', '"text"', "\x00"]
 )
-def test_damaged_storage_is_said_and_left_alone(page, server, saved):
+def test_damaged_storage_is_a_notice_and_is_not_changed(page, server, saved):
     page.run("localStorage.setItem('convo.chat.damaged', arguments[0])", saved)
     page.say("Hello!")
     page.open()
@@ -295,7 +295,7 @@ def test_damaged_storage_is_said_and_left_alone(page, server, saved):
     assert page.run("return localStorage.getItem('convo.chat.damaged')") == saved
 
 
-def test_another_tab_is_followed(page, server):
+def test_changes_in_another_tab_are_shown(page, server):
     page.say("Hello!")
     first = page.driver.current_window_handle
     page.driver.switch_to.new_window("tab")

@@ -1,4 +1,4 @@
-"""Laws of a chat session, whatever the user does: hypothesis plays the user."""
+"""Laws of a chat session under any actions of the user, which hypothesis chooses."""
 
 from __future__ import annotations
 

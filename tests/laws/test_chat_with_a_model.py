@@ -58,7 +58,7 @@ def test_a_model_of_128_positions_survives_1_000_turns(generator, tmp_path, monk
     assert reopen(file.path, generator).session.turns == session.turns
 
 
-def test_what_was_changed_is_what_the_model_reads_next(generator):
+def test_the_model_reads_changes_with_the_next_message(generator):
     """Each reply equals that of a generator that never kept a row."""
     session, plain = (
         ChatSession(generator, SAMPLED, seed=7),
@@ -70,7 +70,7 @@ def test_what_was_changed_is_what_the_model_reads_next(generator):
         again = plain.stream(history, SAMPLED, seed=7, index=index)
         assert again.ids == reply.ids
         assert session.turns[-1].text == plain_text(again.text)
-        plain.forget()
+        plain.drop_kept_row()
 
     same(session.say("Hello there, how are you?", ignore), 1)
     same(session.say("I like old maps.", ignore), 2)

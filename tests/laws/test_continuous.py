@@ -220,7 +220,7 @@ def test_settings_differ_by_row(fast):
 
 
 def test_a_reply_after_a_reused_prefix_is_the_one_given_alone(generator):
-    """Conversations with keys of their own, which go on after each reply, and one that changes."""
+    """Several conversations continue after each reply, each with its own key; one is changed."""
     draws = random.Random(5)
     histories = {key: ids_of(generator, draws, 12) for key in "abc"}
     can_reuse = generator.family != "Gemma 2"

@@ -66,7 +66,7 @@ class Pair:
 
     def reply(self, history, settings, seed=0):
         reply = self.kept.stream(history, settings, seed=seed)
-        self.plain.forget()
+        self.plain.drop_kept_row()
         expected = self.plain.stream(history, settings, seed=seed)
         query = self.kept.query(history, settings)
         if reply != expected:
@@ -244,7 +244,7 @@ def test_a_reply_that_was_stopped_leaves_no_trace_in_the_next_one(pair, error):
     is_kept = isinstance(error, KeyboardInterrupt) and pair.kept._forward[1].can_extend
     assert (pair.kept._kept is not None) >= is_kept
     again = [*history, Turn("assistant", "Well"), Turn("user", "Go on")]
-    pair.plain.forget()
+    pair.plain.drop_kept_row()
     reply = pair.kept.stream(again, SAMPLED, seed=4)
     assert reply == pair.plain.stream(again, SAMPLED, seed=4)
     assert (reply.trace.num_reused > 5) == is_kept
@@ -292,7 +292,7 @@ def test_an_interrupt_at_any_line_never_changes_the_next_reply(encoder, name):
     few = SAMPLED.model_copy(update={"max_new_tokens": 3})
     pair.reply(first, few)
     pair.reply(other, few)  # proves the forward passes
-    pair.plain.forget()
+    pair.plain.drop_kept_row()
     expected = pair.plain.stream(last, few, seed=1)
     number, reused = 0, set()
     while True:
@@ -312,7 +312,7 @@ def test_a_signal_in_the_middle_of_a_pass_never_changes_the_next_reply(pair):
     history = [Turn("user", "Hello there")]
     long = SAMPLED.model_copy(update={"max_new_tokens": 60})
     draws = random.Random(0)
-    pair.plain.forget()
+    pair.plain.drop_kept_row()
     expected = pair.plain.stream(history, GREEDY)
     before = signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -361,7 +361,7 @@ def test_only_streams_keep_a_row_and_it_can_be_freed(encoder):
     rows = weakref.ref(generator._kept._rows)
     generator.replies([history] * 3, GREEDY)
     assert generator.stream(history, GREEDY).trace.num_reused == first.trace.prompt_length - 1
-    generator.forget()
+    generator.drop_kept_row()
     gc.collect()
     assert rows() is None
     assert generator.stream(history, GREEDY) == first

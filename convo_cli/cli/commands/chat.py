@@ -106,7 +106,7 @@ def chat(
     from convo_cli.cli.arguments import is_text, note_longest_reply, require_device
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_model
-    from convo_cli.cli.streams import can_talk, require_stdin
+    from convo_cli.cli.streams import is_interactive, require_stdin
     from convo_cli.text.bounded.client import start_bounded_process
 
     require_device(device)
@@ -125,7 +125,7 @@ def chat(
     for model in models:
         require_model(model, load)
     require_stdin("there is nothing to answer")
-    is_terminal = not as_json and can_talk()
+    is_terminal = not as_json and is_interactive()
     announce(f"loading {', '.join(models)} (this takes a few seconds)", is_quiet=is_quiet)
     start_bounded_process()
 
@@ -169,7 +169,7 @@ def chat(
 def _conversation(
     generator: Generator, emit: Emit, *, is_continued: bool, is_held: bool
 ) -> tuple[ChatSession, SessionFile]:
-    """Begin a conversation, or continue the last saved one; ``is_held`` if it will be saved."""
+    """Begin a conversation, or continue the last saved one; ``is_held``: it will be saved."""
     from convo_cli.chat.saved_sessions import SessionFile, newest_for, reopen
     from convo_cli.chat.session import ChatSession
     from convo_cli.model.open import generation_defaults

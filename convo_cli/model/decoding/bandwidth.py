@@ -25,7 +25,7 @@ _SECONDS = 0.05
 
 @lru_cache
 def read_bandwidth(device: torch.device) -> float:
-    """Measure the bytes per second that a device reads, with the present number of threads.
+    """Measure the bytes per second that a device reads, with the current number of threads.
 
     The first call takes about 0.1 seconds. Other programs on the machine make the result smaller.
     Raises torch's error if the buffer does not fit the memory.

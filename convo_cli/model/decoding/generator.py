@@ -173,9 +173,9 @@ class Generator:
         ``Reply.text``. An exception of ``on_text`` ends the reply and is passed on. Raises the
         errors of `replies`.
 
-        The row of the reply is kept until the next call of this method or of `forget`, and the next
-        prompt is read from the first token that differs. After an exception, only KeyboardInterrupt
-        keeps it.
+        The row of the reply is kept until the next call of this method or of `drop_kept_row`, and
+        the next prompt is read from the first token that differs. After an exception, the row is
+        kept only if it was KeyboardInterrupt.
         """
         recorder = TraceRecorder()
         query = self.query(history, settings)
@@ -191,13 +191,13 @@ class Generator:
                     if piece := decoder.push(token):
                         on_text(piece)
             except Exception:
-                self.forget()
+                self.drop_kept_row()
                 raise
         if piece := decoder.finish():
             on_text(piece)
         return self._reply(query, ids, recorder.finish(len(query.ids), kept.num_reused))
 
-    def forget(self) -> None:
+    def drop_kept_row(self) -> None:
         """Free the row of the last streamed reply."""
         self._kept = None
 

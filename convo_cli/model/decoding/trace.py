@@ -18,16 +18,16 @@ _MOST_PENDING = 16
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How a reply came about."""
+    """Measurements of one streamed reply."""
 
     prompt_length: int
     """Tokens of the prompt."""
     num_reused: int
     """First tokens of the prompt that the model had read for an earlier reply."""
     first_token_seconds: float
-    """From the call, with rendering and encoding of the history, to the choice of a token."""
+    """From the call to the choice of the first token, with rendering and encoding."""
     seconds: float
-    """The whole reply, with the time that the receiver of its text took."""
+    """Time of the whole reply, with that of the receiver of its text."""
     probabilities: tuple[float, ...]
     """The model's probability of each token, before temperature, penalty and limits."""
 

@@ -61,7 +61,7 @@ def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_saved_session_goes_on_where_it_ended(home, talk):
+def test_a_saved_session_continues_where_it_ended(home, talk):
     session = talk("one", "", "three", system="Be kind.")
     session.judge(is_good=False)
     file = saved(session)
@@ -79,7 +79,7 @@ def test_a_saved_session_goes_on_where_it_ended(home, talk):
     assert reopen(file.path, session.generator).session.turns == again.turns
 
 
-def test_a_session_is_saved_in_one_line_whatever_it_says(home, talk):
+def test_a_session_with_any_text_is_saved_in_one_line(home, talk):
     hostile = 'a\u2028b\u2029c\x85d\r\ne\x0bf\x00g\ud800h\U0001f600 \\ " </script>\tend'
     session = talk(hostile)
     session.say(hostile, ignore)
@@ -113,7 +113,7 @@ def test_the_folder_of_an_older_umask_becomes_private(home, talk):
     assert mode_of(file.path.parent) == 0o700
 
 
-def test_nothing_said_is_not_saved_and_undone_is_removed(home, talk):
+def test_an_empty_session_is_not_saved_and_an_undone_one_is_removed(home, talk):
     session = talk(system="Be kind.")
     file = saved(session)
     assert not home.exists()
@@ -125,7 +125,7 @@ def test_nothing_said_is_not_saved_and_undone_is_removed(home, talk):
     assert not file.path.exists()
 
 
-def test_a_session_is_open_in_one_chat(home, talk):
+def test_a_session_is_open_in_one_chat_at_a_time(home, talk):
     session = talk("one")
     file = saved(session)
     with pytest.raises(UsageError, match="the session is open in another chat"):

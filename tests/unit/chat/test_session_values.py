@@ -64,7 +64,7 @@ def test_a_value_out_of_range_is_refused_with_its_range(key, text, message):
     assert (session.settings, session.seed) == (GenerationSettings(), None)
 
 
-def test_a_seed_is_set_and_taken_back():
+def test_a_seed_is_set_and_removed():
     session = start()
     session.set_value("seed", "7")
     assert session.seed == 7

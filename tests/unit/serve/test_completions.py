@@ -1,4 +1,4 @@
-"""Chat completions: the objects and events of an answer, its errors, and who sees none of them."""
+"""Chat completions: the objects and events of an answer, its errors, and the access log."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_a_fault_of_a_handler_is_a_500_and_its_traceback_has_no_text(serve):
     assert client.get("/health").status_code == 200
 
 
-def test_a_full_queue_is_a_429_that_says_when_to_come_back(serve):
+def test_a_full_queue_is_a_429_with_retry_after(serve):
     engine = ScriptedEngine(room=0)
     response = serve(engine).post(PATH, json=HELLO)
     assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")

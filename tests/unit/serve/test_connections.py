@@ -109,7 +109,7 @@ def test_a_body_over_the_limit_gets_its_answer_although_it_is_unread(port):
         assert error_in(received(opened)) == (413, "request_too_large")
 
 
-def test_a_length_that_lies_gets_an_answer_or_is_cut(port):
+def test_a_wrong_content_length_is_refused_or_times_out(port):
     short = connect(port, post(b"{}", path=PATH).replace(b"Length: 2", b"Length: 99"))
     assert error_in(received(short)) == (408, "request_timeout")
     long = post(BODY, "Connection: close").replace(str(len(BODY)).encode(), b"5", 1)
@@ -123,7 +123,7 @@ def test_a_length_that_lies_gets_an_answer_or_is_cut(port):
 @pytest.mark.parametrize(
     "beginning", ["", "GET /he", f"{HEAD}X-A: b\r\n", f"{HEAD}Content-Length: 50\r\n\r\n{{"]
 )
-def test_one_byte_at_a_time_is_cut(port, beginning):
+def test_a_request_that_arrives_byte_by_byte_is_refused_in_time(port, beginning):
     opened = connect(port, beginning.encode())
     start = time.monotonic()
     opened.settimeout(0.1)
@@ -187,7 +187,7 @@ def test_strange_targets_reach_nothing(port, request_line):
     assert b"location:" not in answer.lower()
 
 
-def test_a_request_for_a_websocket_is_none(port):
+def test_a_websocket_request_is_not_upgraded(port):
     headers = "Host: 127.0.0.1\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
     key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     answer = received(connect(port, f"GET /v1/models HTTP/1.1\r\n{headers}{key}\r\n".encode()))
@@ -275,7 +275,7 @@ def test_a_client_that_disconnects_frees_its_row(encoder, is_stream):
         engine.wait(lambda: engine.cancelled == engine.jobs)
 
 
-def test_a_stop_finishes_what_runs_and_refuses_what_comes(encoder):
+def test_a_stop_finishes_running_requests_and_refuses_new_ones(encoder):
     class Slow(ScriptedEngine):
         """Finishes its jobs only when the test lets it, as a long reply would."""
 

@@ -191,7 +191,7 @@ def test_the_right_key_opens_the_api(with_key, encoder):
     assert other.get("/v1/models", headers=headers_in_utf8).status_code == 200
 
 
-def test_two_keys_or_hosts_are_none(with_key):
+def test_repeated_key_or_host_headers_count_as_missing(with_key):
     twice = [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")]
     assert_refused(with_key.get("/v1/models", headers=twice), 401, "invalid_api_key")
     hosts = [("Host", "localhost"), ("Host", "evil.example")]

@@ -1,4 +1,4 @@
-"""What a chat says about its models: a line for each, and labels that tell them apart."""
+"""The first lines of a chat, one for each model, and short labels for several models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def banner_of(model: str, generator: Generator, saved_in: Path | None) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as a shell knows it: the home directory is ~."""
+    """Return a path for messages: the home directory is ~."""
     with suppress(ValueError, RuntimeError):  # elsewhere, or there is no home
         return f"~/{path.relative_to(Path.home())}"
     return str(path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _KEYS = (
     ("//text", "sends a message that begins with a slash: /text"),
-    ('"""', "opens and closes a text of several lines"),
+    ('"""', "begins and ends a text of several lines"),
     ("Alt-Enter", "starts a new line"),
     ("Ctrl-X Ctrl-E", "opens $VISUAL or $EDITOR"),
     ("Ctrl-R, Up", "searches or shows earlier messages"),

@@ -23,16 +23,16 @@ _WIDEST = 10_000
 
 
 class TerminalClosedError(KeyboardInterrupt):
-    """Raised in a reply when the terminal is gone: the session keeps what was said."""
+    """The terminal was closed during a reply; the session keeps the part that was streamed."""
 
 
 def is_plain_terminal() -> bool:
-    """Return whether the terminal shows text and nothing else, as in an editor's shell."""
+    """Return whether the terminal obeys no control sequences, as the shell of an editor."""
     return os.environ.get("TERM") in _PLAIN_TERMINALS
 
 
 def width_of(stream: TextIO) -> int:
-    """Return the columns of a stream's terminal now: it may be resized at any time."""
+    """Return the present number of columns of a stream's terminal, which may be resized."""
     try:
         return min(os.get_terminal_size(stream.fileno()).columns or _WIDTH, _WIDEST)
     except (OSError, ValueError):
@@ -59,16 +59,16 @@ class Screen:
     is_quiet: bool = False
 
     def tell(self, text: str) -> None:
-        """Show lines of the program itself, with texts of others in them."""
+        """Write lines to stderr, wrapped and without control sequences."""
         sys.stderr.write(wrapped(text, lambda: width_of(sys.stderr)) + "\n")
         sys.stderr.flush()
 
     def note(self, text: str) -> None:
-        """Tell in brackets what happened."""
+        """Write a note in brackets to stderr."""
         self.tell(f"[{text}]")
 
     def stream(self, label: str, colour: str) -> ReplyStream:
-        """Begin a reply after its label."""
+        """Show the label of a reply; return the stream for its text."""
         return ReplyStream(label, colour)
 
 
@@ -85,7 +85,7 @@ class ReplyStream:
             _write(coloured(label, colour))
 
     def push(self, piece: str) -> None:
-        """Show what can be shown now; TerminalClosedError if the terminal is gone."""
+        """Show the words that are complete; TerminalClosedError if the terminal was closed."""
         self._show(self._printable.push(piece))
 
     def finish(self) -> None:

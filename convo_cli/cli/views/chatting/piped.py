@@ -1,4 +1,4 @@
-"""Conversation through a pipe: one line on stdout for each message, which is a line of stdin.
+"""Chat in a pipe: each line of stdin is a message, each line of stdout the reply to it.
 
 With several models the line has a column for each, separated by tabs. A message that cannot be
 answered has an empty line or column, so that the lines stay aligned.
@@ -25,7 +25,7 @@ _BREAKS = re.compile(r"[\n\t\x0b\x0c\r\x85\u2028\u2029]")
 
 @dataclass(frozen=True)
 class LineAnswer:
-    """What became of one line of stdin, as in `--json`."""
+    """The reply to one line of stdin, or its error; the fields are those of `--json`."""
 
     line: int
     """Its number, from 1."""
@@ -34,7 +34,7 @@ class LineAnswer:
     stop_reason: str | None = None
     """``stop``: the model ended it; ``length``: it was cut."""
     num_dropped_turns: int | None = None
-    """First turns that the model did not read, because its window was full."""
+    """Number of first turns that did not fit the window."""
     num_prompt_tokens: int | None = None
     num_reply_tokens: int | None = None
     error: str | None = None
@@ -43,7 +43,7 @@ class LineAnswer:
 
 @dataclass(frozen=True)
 class _Speaker:
-    """A model in the conversation."""
+    """A model with its conversation and the results of the lines so far."""
 
     name: str
     session: ChatSession
@@ -98,7 +98,7 @@ def _answer(session: ChatSession, line: str, write: Callable[[str], None]) -> Re
 
 
 def _report(error: DataError, number: int, label: str = "") -> None:
-    """Show the error of one line; that of a line which is no text names its place itself."""
+    """Show the error of one line, with its place unless the message already has it."""
     place = "" if error.message.startswith("<stdin>:") else f"<stdin>:{number}: "
     show_error(DataError(f"{place}{label}{error.message}", hint=error.hint))
 

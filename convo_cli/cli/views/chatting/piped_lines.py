@@ -13,7 +13,7 @@ MAX_LINE_BYTES = 2**20
 
 
 def piped_lines() -> Iterator[tuple[int, str | DataError]]:
-    """Yield number and text of every non-blank line, or the error of one that is no text.
+    """Yield number and text of each line that is not blank, or the error of a line.
 
     The rest of a line that is too long is skipped when the next one is asked for.
     """

@@ -1,4 +1,4 @@
-"""Notes on a reply that the user should know about."""
+"""The note that is shown after a reply."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from convo_cli.wording import counted
 
 
 def note_on(reply: Reply) -> str:
-    """Return what is special about a reply: dropped turns, a cut; empty if nothing is."""
+    """Return a note on dropped turns and on a reply that was cut; empty if there is neither."""
     notes = []
     if reply.num_dropped:
         turns = "turn" if reply.num_dropped == 1 else f"{reply.num_dropped} turns"

@@ -31,7 +31,7 @@ from convo_cli.signals import listening
 
 
 class LineReader(Protocol):
-    """Reads what the user types: KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D."""
+    """Reads a text from the user; raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D."""
 
     def read(self, label: str, default: str | None = None) -> str: ...
 
@@ -66,7 +66,7 @@ class Chat:
         self._ctrl_c = ctrl_c
 
     def run(self) -> None:
-        """Answer what the user types until they leave; an error ends an exchange, not the chat."""
+        """Answer messages and run commands until the user leaves; errors do not end the chat."""
         was_interrupted = False
         while not self.is_over:
             try:

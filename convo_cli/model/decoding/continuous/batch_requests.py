@@ -1,4 +1,4 @@
-"""Requests to a continuous batch, and what happens to them."""
+"""Requests to a continuous batch, and their outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Request:
     settings: GenerationSettings
     seed: int
     cache_key: str | None = None
-    """Requests with the same key continue each other's rows; without a key, nothing is reused."""
+    """A request reuses the row of the last one with its key; without a key, nothing is reused."""
     ids: list[int] = field(default_factory=list)
     """The ids of the reply so far."""
     num_reused: int = 0
@@ -40,12 +40,12 @@ class Request:
 
 @dataclass(frozen=True)
 class NewToken:
-    """A request got another token."""
+    """The next token of a reply."""
 
     request: Request
     token: int
     is_last: bool
-    """It is a stop token, or the reply has its greatest length."""
+    """Whether the token is a stop token, or the reply has reached its limit."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ CHUNK = 256
 
 
 class ContinuousBatch:
-    """Requests that are answered together. It is used by one thread, in inference mode."""
+    """Requests that are answered together. Use it from one thread, in inference mode."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ContinuousBatch:
             self._leaving.add(request)
 
     def clear(self) -> list[Request]:
-        """Free all rows and forget all requests; return those that were waiting."""
+        """Free all rows and drop all requests; return those that were waiting."""
         waiting = list(self._waiting)
         self._waiting.clear()
         self._prefixes.clear()

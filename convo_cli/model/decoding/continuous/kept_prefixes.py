@@ -1,7 +1,7 @@
 """Rows of earlier requests that later requests with the same key continue.
 
-A row is found only by its key, so nothing is shared between keys: neither text nor timing shows
-what was asked with another one.
+A row is found only by its key. So neither the reply nor its timing reveals requests with another
+key.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convo_cli.model.decoding.passes.forward import Rows
+from convo_cli.model.decoding.passes.kept_row import num_shared
 
 MAX_PREFIXES = 16
 MAX_BYTES = 256 * 2**20
@@ -47,15 +48,15 @@ class KeptPrefixes:
             self._pop(next(iter(self._kept)))
 
     def take(self, key: str, ids: Sequence[int]) -> tuple[Rows, int] | None:
-        """Remove the row of a key; return it, cut to the beginning of the ids, and its length.
+        """Remove the row of a key; return it, cut to the first ids that are equal, and its length.
 
-        None if it shares no beginning with them. At least the last of the ids is not in the row,
-        because the logits after it are needed.
+        None if there is no row, or if its first id differs. The row never holds the last of the
+        ids, because the logits after it are needed.
         """
         kept = self._pop(key)
         if kept is None:
             return None
-        length = _common(kept.ids, ids[:-1])
+        length = num_shared(kept.ids, ids[:-1])
         if not length:
             return None
         kept.rows.cut(length)
@@ -71,11 +72,3 @@ class KeptPrefixes:
         if kept is not None:
             self.num_bytes -= kept.num_bytes
         return kept
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the length of the common beginning."""
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))

@@ -28,7 +28,7 @@ class RequestRows(Protocol):
     """A row for each request."""
 
     chunk_beside: int
-    """Tokens of prompts that are read beside rows that grow."""
+    """Most tokens of prompts that one pass reads while rows grow."""
     is_padded: bool
     """Whether each row occupies the slots of the longest one."""
 
@@ -42,7 +42,7 @@ class RequestRows(Protocol):
         """Give a new request a row with the first tokens of its prompt."""
 
     def join(self, request: Request) -> None:
-        """Let a row whose prompt has been read grow with the others."""
+        """Let a row grow with the others, after its prompt has been read."""
 
     def take(self, request: Request) -> Rows:
         """Return the row of a request that is dropped next, as a batch of one row."""

@@ -36,7 +36,7 @@ class SlotLimit:
             before, after = sum(others), sum(others) + size
         if after > MAX_SLOTS:
             return False
-        # Slots that become too few are copied.
+        # When a row needs more slots, all of its slots are copied.
         needed = (2 * after - before) * self._bytes_per_slot
         return needed <= free_bytes(self._device) // 2
 

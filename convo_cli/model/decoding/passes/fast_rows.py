@@ -27,7 +27,7 @@ _SPARE = 64
 
 
 class Slots(Protocol):
-    """Where a network puts keys and values, and what attends to them."""
+    """Storage of keys and values for a pass of a network, and attention to them."""
 
     def new_slots(self, layer: int) -> Tensor:
         """Return the slots of a layer into which the new keys and values go, (B, 2, H, T, D)."""

@@ -40,7 +40,7 @@ class KeptRow:
         proof runs when it is needed first, for the second reply.
         """
         (prompt,) = (query.ids for query in queries)
-        self.num_reused = _num_shared(self._ids, prompt[:-1])  # the logits need one token at least
+        self.num_reused = num_shared(self._ids, prompt[:-1])  # the logits need one token at least
         if self._rows is not None and self.num_reused:
             if self._forward.can_extend:
                 del self._ids[self.num_reused :]
@@ -57,11 +57,11 @@ class KeptRow:
         return rows, logits
 
     def append(self, tokens: Ids) -> None:
-        """Add tokens of the reply that the row has read."""
+        """Add tokens of the reply, which the row has read."""
         self._ids += tokens
 
 
-def _num_shared(one: Ids, other: Ids) -> int:
+def num_shared(one: Ids, other: Ids) -> int:
     """Return the number of first ids that are equal."""
     shared = 0
     for a, b in zip(one, other, strict=False):

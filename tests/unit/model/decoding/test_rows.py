@@ -178,7 +178,7 @@ def test_slots_grow_by_a_share_and_never_beyond_the_longest_row(encoder):
 
 
 @torch.inference_mode()
-def test_methods_for_one_row_refuse_a_batch_and_what_the_row_has_not(opened):
+def test_methods_for_one_row_refuse_a_batch_and_a_length_beyond_the_row(opened):
     _, forward, _ = opened
     rows, _ = forward.passes.start([[1, 2], [3]], 0)
     for call in (lambda: rows.extend([1]), lambda: rows.cut(1)):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 QUOTES = '"""'
-"""Opens and closes a text of several lines."""
+"""Begins and ends a text of several lines."""
 _UNSEEN, _MARK = re.compile(f"[{UNSEEN}]"), "�"
 _OPENED = re.compile(rf"\s*(/\w+\s+)?{QUOTES}")
 
@@ -43,7 +43,7 @@ def unquoted(text: str) -> str:
 
 
 class LineEditor:
-    """Reads texts from a terminal that moves its cursor."""
+    """Reads texts with the line editor of prompt_toolkit."""
 
     is_raw = True
 

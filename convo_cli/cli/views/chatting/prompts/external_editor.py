@@ -1,4 +1,4 @@
-"""An editor of the user's choice for a text.
+"""The user's own editor for a text: $VISUAL or $EDITOR.
 
 prompt_toolkit's own command waits for a key when the editor leaves bytes that are not UTF-8.
 """

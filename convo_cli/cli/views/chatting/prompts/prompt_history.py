@@ -1,7 +1,7 @@
 """Messages and commands of earlier chats, for the up key and Ctrl-R.
 
-They are kept in a file of the user, one JSON text a line. A history that cannot be read or written
-is one of this chat only.
+They are kept in a file of the user, one JSON string a line. If the file cannot be read or written,
+the history lasts for this chat only.
 """
 
 from __future__ import annotations

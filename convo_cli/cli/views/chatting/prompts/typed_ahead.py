@@ -23,7 +23,7 @@ except ImportError:  # Windows
 class CtrlC:
     """Handler of SIGINT that raises KeyboardInterrupt once, and only inside `stopping`.
 
-    Otherwise a second Ctrl-C would interrupt the code that keeps what was said.
+    Otherwise a second Ctrl-C would interrupt the code that keeps the stopped reply.
     """
 
     def __init__(self) -> None:

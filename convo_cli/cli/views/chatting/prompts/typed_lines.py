@@ -1,4 +1,4 @@
-"""Lines from a terminal that cannot move its cursor: the terminal's own line editing is used."""
+"""Texts from a terminal without control sequences, by the terminal's own line editing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_BYTES = 2**20  # of one text
 
 
 class TypedLines:
-    """Reads lines as they are; quotes join several."""
+    """Reads a line, or several lines between triple quotes."""
 
     def __init__(self, screen: Screen, keyboard: Keyboard, ctrl_c: CtrlC) -> None:
         self._screen = screen
