@@ -4,7 +4,7 @@
     python benchmarks/bench_serve.py soak                  # 1,000 requests, cancels and errors
     python benchmarks/bench_serve.py soak --http           # the same through a real server
 
-The model has random weights (`work.SIZES`). "speed": each user asks one request after the other;
+The model has random weights (`work.SIZES`). "speed": each user sends one request after the other;
 prompts have 20 to 300 tokens, replies 64. The same requests are answered one after the other by
 `Generator.answer`. Both alternate: A B A B; medians. "soak": a greedy reply must equal the one
 given alone, up to a tie of two logits.

@@ -51,7 +51,7 @@ class Soak:
                 print(f"{total:8} {time.monotonic() - self.started:8.0f} {size:10.1f}", flush=True)
 
     def run(self, one: Callable[[int], None]) -> None:
-        """Let users ask all requests."""
+        """Send all requests, several at a time."""
         print(f"{'requests':>8} {'seconds':>8} {'RSS, MiB':>10}")
         with ThreadPoolExecutor(USERS) as pool:
             list(pool.map(one, range(self.count)))
@@ -67,7 +67,7 @@ class Soak:
 
 
 def soak_engine(generator: Generator, count: int) -> None:
-    """Ask an engine; a tenth of the requests is cancelled, and some cannot be computed."""
+    """Send requests to an engine; a tenth is cancelled, and some cannot be computed."""
     from convo_cli.config.schema import GenerationSettings
     from convo_cli.model.decoding.queries import Query
     from convo_cli.serve.engine import Engine
@@ -119,7 +119,7 @@ def soak_engine(generator: Generator, count: int) -> None:
 
 
 def soak_http(generator: Generator, count: int) -> None:
-    """Ask a real server; some clients go away, and some requests are refused."""
+    """Send requests to a real server; some clients disconnect, and some requests are refused."""
     import httpx
 
     from convo_cli.config.schema import GenerationSettings
@@ -134,7 +134,7 @@ def soak_http(generator: Generator, count: int) -> None:
     engine, soak = Engine(generator), Soak(count)
     model = ServedModel("soak", generator, engine, settings)
     listening = listen("127.0.0.1", addresses_of("127.0.0.1"), 0)
-    api = Api([model], hosts=[], api_key=None, say=None, report=print)
+    api = Api([model], hosts=[], api_key=None, log_request=None, log_fault=print)
     server = Server(api, [engine], listening)
     server.start()
     client = httpx.Client(base_url=listening.url, timeout=300)

@@ -1,4 +1,4 @@
-"""Chromium for tests of the chat page: a driver, and a page with what a person does on it."""
+"""Chromium for tests of the chat page: a driver, and a page with the actions of a user."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start_browser(downloads: Path) -> Any:
 
 
 class Browsing:
-    """A person before the page."""
+    """The page in a browser, with the actions of a user."""
 
     def __init__(self, driver: Any, address: str, *, is_locked: bool = False) -> None:
         """Open the page; a locked one asks for a key before it shows the models."""
@@ -145,7 +145,7 @@ class Browsing:
         )
 
     def complaints(self) -> list[str]:
-        """Return what the browser has written to its console, but answers that are no success."""
+        """Return the messages in the console of the browser, without those of failed requests."""
         lines = [entry["message"] for entry in self.driver.get_log("browser")]
         return [line for line in lines if "Failed to load resource" not in line]
 

@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass
 class ScriptedServer:
-    """Holds the answers to come and the requests that came."""
+    """Holds the next answers and the received requests."""
 
     names: list[str] = field(default_factory=lambda: ["tiny", "other"])
     answers: list[Answer] = field(default_factory=list)
@@ -50,7 +50,7 @@ class ScriptedServer:
     paths: list[str] = field(default_factory=list)
     key: str | None = None
     num_left: int = 0
-    """Replies whose client went away."""
+    """Number of streams whose client disconnected."""
     address: str = ""
 
     def app(self) -> Any:

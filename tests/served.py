@@ -84,7 +84,7 @@ def make_api(encoder: Any, *engines: Any, **options: Any) -> Api:
         ServedModel(f"m{number}", fake_generator(encoder), engine, settings)
         for number, engine in enumerate(engines or (ScriptedEngine(),))
     ]
-    return Api(models, **{"report": lambda line: None, **options})
+    return Api(models, **{"log_fault": lambda line: None, **options})
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ _SECONDS = 20.0
 
 
 class Terminal:
-    """A screen of so many columns; ``far_end`` is the descriptor for a program's streams."""
+    """A screen with this width; ``far_end`` is the descriptor for the streams of a program."""
 
     def __init__(self, columns: int = 80, lines: int = 24) -> None:
         self.main_end, self.far_end = pty.openpty()

@@ -10,7 +10,7 @@ from starlette.routing import Route, Router
 from convo_cli.serve.chat_page import chat_page
 from convo_cli.serve.completions import ChatCompletions, model_not_found
 from convo_cli.serve.served_models import ServedModel
-from convo_cli.serve.wire.access_log import AccessLog, Say
+from convo_cli.serve.wire.access_log import AccessLog, WriteLine
 from convo_cli.serve.wire.guards import Guards, SafeHeaders
 from convo_cli.serve.wire.objects import Json
 from convo_cli.serve.wire.refusals import Refusals, send_bytes, send_object
@@ -31,17 +31,17 @@ class Api:
         *,
         hosts: Collection[str] = (),
         api_key: str | None = None,
-        say: Say | None = None,
-        report: Say,
+        log_request: WriteLine | None = None,
+        log_fault: WriteLine,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
         """Serve the models, whose ids are different.
 
-        ``hosts`` are names of the server beside those of this machine. ``say`` receives one line
-        for each request, ``report`` receives faults.
+        ``hosts`` are names of the server beside those of this machine. ``log_request`` receives
+        one line for each request, ``log_fault`` those of faults.
         """
         by_id = {model.id: model for model in models}
-        self.completions = ChatCompletions(by_id, max_seconds=max_seconds, report=report)
+        self.completions = ChatCompletions(by_id, max_seconds=max_seconds, log_fault=log_fault)
         objects = {model.id: model.as_object() for model in models}
         listed = {"object": "list", "data": list(objects.values())}
         routes = [
@@ -56,7 +56,7 @@ class Api:
             hosts=hosts,
             api_key=api_key,
         )
-        self._app = AccessLog(SafeHeaders(Refusals(guarded, report)), say)
+        self._app = AccessLog(SafeHeaders(Refusals(guarded, log_fault)), log_request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -16,7 +16,7 @@ from convo_cli.model.decoding.queries import Query
 from convo_cli.serve.jobs import BusyError, EngineFaultError, Failed, Finished, Job, Piece
 from convo_cli.serve.requests import ChatRequest, parse_request
 from convo_cli.serve.served_models import ServedModel
-from convo_cli.serve.wire.access_log import RequestRecord, Say, record_of, shown
+from convo_cli.serve.wire.access_log import RequestRecord, WriteLine, record_of, shown
 from convo_cli.serve.wire.bodies import Bodies, decode
 from convo_cli.serve.wire.exchange import EventQueue, EventStream, Exchange
 from convo_cli.serve.wire.objects import LAST_EVENT, Answer, ApiError, Usage, as_event
@@ -47,13 +47,13 @@ class ChatCompletions:
     """
 
     def __init__(
-        self, models: Mapping[str, ServedModel], *, max_seconds: float, report: Say
+        self, models: Mapping[str, ServedModel], *, max_seconds: float, log_fault: WriteLine
     ) -> None:
         self.is_draining = False
         """Whether new requests are refused, because the server is stopping."""
         self._models = models
         self._max_seconds = max_seconds
-        self._report = report
+        self._log_fault = log_fault
         self._bodies = Bodies()
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="convo-requests")
         self._num_reading = 0
@@ -130,7 +130,7 @@ class ChatCompletions:
         if isinstance(event.error, BusyError):
             return ApiError(503, "the server is stopping", code="stopping", retry_after=30)
         if not isinstance(event.error, EngineFaultError):  # the engine reports its own faults
-            self._report(f"a reply failed: {shown(event.error.message, 500)}")
+            self._log_fault(f"a reply failed: {shown(event.error.message, 500)}")
         return ApiError(500, "the model failed to compute the reply", code="reply_failed")
 
 

@@ -1,4 +1,4 @@
-"""Keys and texts of a chat on a terminal, with models that say what the test wants."""
+"""Keys and texts of a chat on a terminal, with replies that the test chooses."""
 
 from __future__ import annotations
 

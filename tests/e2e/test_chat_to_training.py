@@ -1,4 +1,4 @@
-"""The circle: chat, correct ten replies, train on the saved session, ask again."""
+"""From a chat to training data: correct ten replies, train on the session, ask again."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_a_thousand_mixed_requests_are_answered_as_if_each_were_alone(make_encod
         faults.append(repr(fault))
 
     engine = Engine(generator, max_rows=NUM_USERS, on_fault=note)
-    api = Api([ServedModel("tiny", generator, engine, GREEDY)], report=faults.append)
+    api = Api([ServedModel("tiny", generator, engine, GREEDY)], log_fault=faults.append)
     with running(api, engine) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
 
         def ask(number: int) -> str:

@@ -62,7 +62,7 @@ def query_of(generator, draws, longest=60, most=12):
 
 
 def alone(generator, query, settings, seed=0):
-    """The reply of `Generator.answer`, remembered by its prompt."""
+    """The reply of `Generator.answer`, cached by its prompt."""
     known = generator.__dict__.setdefault("known", {})
     key = query.ids, query.max_new_tokens, settings, seed
     if key not in known:

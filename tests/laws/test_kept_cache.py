@@ -127,7 +127,7 @@ def changed(history, draws):
 
 
 def converse(pair, settings, number, seed):
-    """Answer so many histories, each made from the one before."""
+    """Answer this number of histories, each made from the one before."""
     draws = random.Random(seed)
     history = []
     num_dropped = num_stopped = 0

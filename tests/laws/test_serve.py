@@ -45,7 +45,7 @@ def generator(encoder):
 @pytest.fixture(scope="module")
 def client(generator):
     engine = Engine(generator, max_rows=4)
-    yield client_of(Api([ServedModel("tiny", generator, engine, GREEDY)], report=print))
+    yield client_of(Api([ServedModel("tiny", generator, engine, GREEDY)], log_fault=print))
     engine.drain(0)
 
 

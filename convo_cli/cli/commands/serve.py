@@ -117,8 +117,8 @@ def serve(
         served,
         hosts=allowed,
         api_key=key,
-        say=None if is_quiet else _say,
-        report=_say,
+        log_request=None if is_quiet else _write_line,
+        log_fault=_write_line,
     )
     server = Server(api, [model.engine for model in served], listening)
     with listening_to_signals() as stop:
@@ -191,13 +191,13 @@ def _load(
                 generator,
                 max_rows=max_rows,
                 max_waiting=max_waiting,
-                on_fault=lambda fault: _say(describe_fault(fault)),
+                on_fault=lambda fault: _write_line(describe_fault(fault)),
             )
             served.append(ServedModel(name, generator, engine, generation_defaults(generator)))
     return served
 
 
-def _say(line: str) -> None:
+def _write_line(line: str) -> None:
     from convo_cli.cli.console import printable
 
     sys.stderr.write(printable(line) + "\n")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Say = Callable[[str], None]
-"""Writes a line for the operator of the server; the line is printable ASCII."""
+WriteLine = Callable[[str], None]
+"""Writes a line of the log, which is printable ASCII."""
 
 _MAX_PATH_CHARACTERS = 80
 _RECORD = "convo.record"
@@ -38,9 +38,9 @@ def record_of(scope: Scope) -> RequestRecord:
 class AccessLog:
     """Middleware that writes the line of each request when it is over."""
 
-    def __init__(self, app: ASGIApp, say: Say | None) -> None:
+    def __init__(self, app: ASGIApp, write_line: WriteLine | None) -> None:
         self._app = app
-        self._say = say
+        self._write_line = write_line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = scope[_RECORD] = RequestRecord()
@@ -54,8 +54,8 @@ class AccessLog:
         try:
             await self._app(scope, receive, noting)
         finally:
-            if self._say is not None:
-                self._say(_line(scope, record, time.monotonic() - start))
+            if self._write_line is not None:
+                self._write_line(_line(scope, record, time.monotonic() - start))
 
 
 def _line(scope: Scope, record: RequestRecord, seconds: float) -> str:

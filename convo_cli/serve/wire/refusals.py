@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from convo_cli.serve.wire.access_log import Say
+from convo_cli.serve.wire.access_log import WriteLine
 from convo_cli.serve.wire.bodies import ClientGoneError
 from convo_cli.serve.wire.objects import ApiError, Json, as_json
 
@@ -27,12 +27,12 @@ class Refusals:
     """Middleware that answers an exception of a handler with an error object.
 
     Any exception but a refusal is a fault of convo: the client gets status 500 without details, and
-    ``report`` receives the traceback without the message, which may quote a conversation.
+    ``log_fault`` receives the traceback without the message, which may quote a conversation.
     """
 
-    def __init__(self, app: ASGIApp, report: Say) -> None:
+    def __init__(self, app: ASGIApp, log_fault: WriteLine) -> None:
         self._app = app
-        self._report = report
+        self._log_fault = log_fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_whole, has_begun = False, False
@@ -60,7 +60,7 @@ class Refusals:
             code = _CODES.get(error.status_code)
             refusal = ApiError(error.status_code, message, code=code, headers=error.headers)
         except Exception as error:  # noqa: BLE001 - the server continues
-            self._report(describe_fault(error))
+            self._log_fault(describe_fault(error))
             refusal = ApiError(500, "the server failed to answer; its log says why")
         if not has_begun:
             await _send_error(refusal, receive, send, must_close=not is_whole and _has_body(scope))

@@ -1,4 +1,4 @@
-"""A model for tests of conversations: it says what it is given, and renders as a real one."""
+"""A model for tests of conversations: it gives chosen replies, and renders as a real one."""
 
 from __future__ import annotations
 

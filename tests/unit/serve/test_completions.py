@@ -172,7 +172,7 @@ def test_a_prompt_over_the_window_is_refused_and_a_history_over_it_is_cut(serve)
 def test_a_reply_that_fails_at_once_is_a_500_without_details(serve, is_stream):
     lines: list[str] = []
     error = ModelError("/secret/model: torch 2.13 failed on the text", hint="x")
-    client = serve(ScriptedEngine(Failed(error)), report=lines.append)
+    client = serve(ScriptedEngine(Failed(error)), log_fault=lines.append)
     response = client.post(PATH, json={**HELLO, "stream": is_stream})
     assert response.status_code == 500
     assert response.json()["error"] == {
@@ -182,7 +182,9 @@ def test_a_reply_that_fails_at_once_is_a_500_without_details(serve, is_stream):
         "code": "reply_failed",
     }
     assert lines == ["a reply failed: /secret/model: torch 2.13 failed on the text"]
-    serve(ScriptedEngine(Failed(EngineFaultError("x"))), report=lines.append).post(PATH, json=HELLO)
+    serve(ScriptedEngine(Failed(EngineFaultError("x"))), log_fault=lines.append).post(
+        PATH, json=HELLO
+    )
     assert len(lines) == 1  # the engine reports its own
 
 
@@ -199,7 +201,7 @@ def test_a_fault_of_a_handler_is_a_500_and_its_traceback_has_no_text(serve):
             raise RuntimeError(job.stop[0])
 
     lines: list[str] = []
-    client = serve(Faulty(), report=lines.append)
+    client = serve(Faulty(), log_fault=lines.append)
     for _ in range(2):
         response = client.post(PATH, json={**HELLO, "stop": "my secret"})
         assert response.status_code == 500
@@ -284,7 +286,7 @@ def test_a_client_that_leaves_frees_its_row(encoder, is_stream):
 
 def test_the_access_log_has_one_line_for_a_request_and_no_text(serve):
     lines: list[str] = []
-    client = serve(ScriptedEngine("a secret reply"), say=lines.append)
+    client = serve(ScriptedEngine("a secret reply"), log_request=lines.append)
     client.post(PATH, json={"messages": [{"role": "user", "content": "my secret"}]})
     client.get("/nope%1b[2J%0Aforged é" + "x" * 200, headers={"User-Agent": "\x1b[2Jagent"})
     assert re.fullmatch(rf"POST {PATH} 200 m0 \d+\+3 tokens \d+\.\d\d s", lines[0])

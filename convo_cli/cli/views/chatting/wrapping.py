@@ -13,7 +13,7 @@ from functools import lru_cache
 from wcwidth import iter_graphemes, wcswidth, wcwidth
 
 _TAB = 8  # columns between the tab stops of a terminal
-_LONGEST_CLUSTER = 32  # characters; a real one has about ten, that of an attack has no end
+_LONGEST_CLUSTER = 32  # characters; a real one has about ten, an attack may have any number
 _LONGEST_WORD = 4096  # characters that are held back; most of so many have no width
 _NO_FIRST = frozenset("、。，．：；！？）」』】〕〉》・ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々…’”")
 """Characters that do not begin a line of Chinese, Japanese or Korean."""
