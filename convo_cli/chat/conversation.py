@@ -67,7 +67,7 @@ class Conversation:
         None if the conversation is empty, if the last reply was edited, stopped or loaded, or after
         an undo.
         """
-        return self._exchanges[-1].shown.reply if self._exchanges else None
+        return self._exchanges[-1].chosen_reply.reply if self._exchanges else None
 
     @property
     def alternatives(self) -> list[str]:
@@ -75,15 +75,15 @@ class Conversation:
         return [one.text for one in self._exchanges[-1].replies] if self._exchanges else []
 
     @property
-    def chosen(self) -> int:
+    def chosen_number(self) -> int:
         """Return the number of the alternative that belongs to the conversation; 0: none."""
-        return self._exchanges[-1].chosen + 1 if self._exchanges else 0
+        return self._exchanges[-1].chosen_index + 1 if self._exchanges else 0
 
     def choose(self, number: int) -> None:
         """Make an alternative the reply to the last message; the first one has number 1."""
         last = self._last_exchange("there is no reply to choose")
         require_number(number, len(last.replies), "alternative")
-        self._set(len(self._exchanges) - 1, replace(last, chosen=number - 1))
+        self._set(len(self._exchanges) - 1, replace(last, chosen_index=number - 1))
 
     def undo(self) -> str:
         """Remove the last exchange with its alternatives; return the user's message."""
@@ -100,15 +100,18 @@ class Conversation:
         self._last_exchange("there is no reply to edit")
         require_number(number, len(self._exchanges), "reply")
         exchange = self._exchanges[number - 1]
-        self._require_room(len(text) - len(exchange.shown.text))
-        self._set(number - 1, exchange.with_shown(Alternative(text, is_good=True)))
+        self._require_room(len(text) - len(exchange.chosen_reply.text))
+        self._set(number - 1, exchange.with_chosen_reply(Alternative(text, is_good=True)))
 
     def judge(self, is_good: bool) -> None:
         """Mark the last reply as good or bad; DataError if it is empty."""
         last = self._last_exchange("there is no reply to judge")
-        if not last.shown.text:
+        if not last.chosen_reply.text:
             raise DataError("the reply is empty", hint="retry it, or edit it")
-        self._set(len(self._exchanges) - 1, last.with_shown(replace(last.shown, is_good=is_good)))
+        self._set(
+            len(self._exchanges) - 1,
+            last.with_chosen_reply(replace(last.chosen_reply, is_good=is_good)),
+        )
 
     def set_system(self, text: str | None) -> None:
         """Replace the system turn from the next reply on; blank or None removes it."""

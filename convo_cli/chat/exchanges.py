@@ -31,16 +31,16 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A message of the user with at least one reply. ``chosen`` is an index of ``replies``."""
+    """A message of the user with at least one reply. ``chosen_index`` selects from ``replies``."""
 
     message: str
     replies: tuple[Alternative, ...]
-    chosen: int = 0
+    chosen_index: int = 0
 
     @property
-    def shown(self) -> Alternative:
+    def chosen_reply(self) -> Alternative:
         """Return the reply that belongs to the conversation."""
-        return self.replies[self.chosen]
+        return self.replies[self.chosen_index]
 
     @property
     def num_characters(self) -> int:
@@ -49,11 +49,15 @@ class Exchange:
 
     def with_another(self, reply: Alternative) -> Exchange:
         """Add a reply and choose it."""
-        return replace(self, replies=(*self.replies, reply), chosen=len(self.replies))
+        return replace(self, replies=(*self.replies, reply), chosen_index=len(self.replies))
 
-    def with_shown(self, reply: Alternative) -> Exchange:
+    def with_chosen_reply(self, reply: Alternative) -> Exchange:
         """Replace the chosen reply."""
-        replies = (*self.replies[: self.chosen], reply, *self.replies[self.chosen + 1 :])
+        replies = (
+            *self.replies[: self.chosen_index],
+            reply,
+            *self.replies[self.chosen_index + 1 :],
+        )
         return replace(self, replies=replies)
 
     def without_traces(self) -> Exchange:
@@ -62,7 +66,7 @@ class Exchange:
 
     def turns(self, *, is_trained: bool = True) -> tuple[Turn, Turn]:
         """Return both turns; ``is_trained`` is that of the reply."""
-        return Turn("user", self.message), Turn("assistant", self.shown.text, is_trained)
+        return Turn("user", self.message), Turn("assistant", self.chosen_reply.text, is_trained)
 
 
 def marks(exchanges: Sequence[Exchange]) -> list[bool | None]:
@@ -71,8 +75,8 @@ def marks(exchanges: Sequence[Exchange]) -> list[bool | None]:
     A bad reply gets False. Once a reply is good, replies without a judgement get False too, because
     the user has chosen what to train on.
     """
-    otherwise = False if any(exchange.shown.is_good for exchange in exchanges) else None
-    judged = [exchange.shown.is_good for exchange in exchanges]
+    otherwise = False if any(exchange.chosen_reply.is_good for exchange in exchanges) else None
+    judged = [exchange.chosen_reply.is_good for exchange in exchanges]
     return [otherwise if is_good is None else is_good for is_good in judged]
 
 

@@ -84,7 +84,7 @@ class SavedLine(_Part):
                 is_bad = message.train is False and (not has_good or len(found) in self.record.bad)
                 is_good = True if message.train else False if is_bad else None
                 reply = Alternative(plain_text(message.content), is_good)
-                found[-1] = found[-1].with_shown(reply)
+                found[-1] = found[-1].with_chosen_reply(reply)
             else:
                 place = index + (self.system is not None)
                 raise DataError(
@@ -98,7 +98,7 @@ class SavedLine(_Part):
 def line_of(session: ChatSession) -> dict[str, Any]:
     """Return the line of a session."""
     exchanges = session.exchanges
-    bad = [n for n, one in enumerate(exchanges, 1) if one.shown.is_good is False]
+    bad = [n for n, one in enumerate(exchanges, 1) if one.chosen_reply.is_good is False]
     record = {
         "version": 1,
         "convo": __version__,
@@ -119,7 +119,7 @@ def _messages(system: str | None, exchanges: Sequence[Exchange]) -> Iterator[dic
         yield {"role": "system", "content": system}
     for exchange, mark in zip(exchanges, marks(exchanges), strict=True):
         yield {"role": "user", "content": exchange.message}
-        if text := exchange.shown.text:
+        if text := exchange.chosen_reply.text:
             train = {} if mark is None else {"train": mark}
             yield {"role": "assistant", "content": text, **train}
 

@@ -35,7 +35,7 @@ class Api:
         log_fault: WriteLine,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
-        """Serve the models, whose ids are different.
+        """Serve the models; their ids must differ.
 
         ``hosts`` are names of the server beside those of this machine. ``log_request`` receives
         one line for each request, ``log_fault`` those of faults.

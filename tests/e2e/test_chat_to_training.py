@@ -42,7 +42,7 @@ def ask_all(model):
 
 def num_correct(session):
     pairs = zip(session.exchanges, CORRECTIONS.values(), strict=True)
-    return sum(one.shown.text == correct for one, correct in pairs)
+    return sum(one.chosen_reply.text == correct for one, correct in pairs)
 
 
 @pytest.mark.slow

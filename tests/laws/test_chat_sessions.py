@@ -123,7 +123,7 @@ class Chats(RuleBasedStateMachine):
     def edit(self, number: int, text: str) -> None:
         messages = [one.message for one in self.session.exchanges]
         if not self.refused(self.session.edit, number, text):
-            edited = self.session.exchanges[number - 1].shown
+            edited = self.session.exchanges[number - 1].chosen_reply
             assert (edited.is_good, edited.reply) == (True, None)
         assert [one.message for one in self.session.exchanges] == messages
 
@@ -171,7 +171,7 @@ class Chats(RuleBasedStateMachine):
 
     @invariant()
     def what_is_trained_on_follows_from_the_judgements(self) -> None:
-        judged = [one.shown.is_good for one in self.session.exchanges]
+        judged = [one.chosen_reply.is_good for one in self.session.exchanges]
         replies = [turn for turn in self.session.turns if turn.role == "assistant"]
         for is_good, turn in zip(judged, replies, strict=True):
             assert turn.is_trained == (is_good is True or (is_good is None and True not in judged))

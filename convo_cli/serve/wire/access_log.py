@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WriteLine = Callable[[str], None]
-"""Writes a line of the log, which is printable ASCII."""
+"""Writes a line, or a traceback, to the log."""
 
 _MAX_PATH_CHARACTERS = 80
 _RECORD = "convo.record"

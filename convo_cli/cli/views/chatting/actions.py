@@ -120,14 +120,14 @@ def _choose(chat: Chat, talker: Talker) -> None:
         with chat.showing_errors():
             talker.session.choose(_number(answer, last))
             break
-    chat.screen.note(f"kept reply {talker.session.chosen}")
+    chat.screen.note(f"kept reply {talker.session.chosen_number}")
 
 
 def edit(chat: Chat, text: str) -> None:
     """Open the text of a reply at the prompt, and replace it."""
     talkers, rest = split(chat, text)
     talker = one_of(talkers)
-    replies = [exchange.shown.text for exchange in talker.session.exchanges]
+    replies = [exchange.chosen_reply.text for exchange in talker.session.exchanges]
     if not replies:
         raise DataError("there is no reply to edit", hint="send a message first")
     number = _number(rest, len(replies)) if rest else len(replies)
