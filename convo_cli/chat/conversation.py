@@ -105,7 +105,7 @@ class Conversation:
 
     def judge(self, is_good: bool) -> None:
         """Mark the last reply as good or bad; DataError if it is empty."""
-        last = self._last_exchange("there is no reply to judge")
+        last = self._last_exchange("there is no reply to mark")
         if not last.chosen_reply.text:
             raise DataError("the reply is empty", hint="retry it, or edit it")
         self._set(
