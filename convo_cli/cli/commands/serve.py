@@ -64,7 +64,7 @@ def serve(
         typer.Option(
             metavar="N",
             callback=within(1, 256),
-            help="Most replies of a model at a time.",
+            help="Maximum number of replies computed at a time.",
         ),
     ] = 16,
     max_waiting: Annotated[
@@ -72,7 +72,7 @@ def serve(
         typer.Option(
             metavar="N",
             callback=within(0, 10_000),
-            help="Most waiting requests of a model; others are refused with status 429.",
+            help="Maximum number of waiting requests; others are refused (429).",
         ),
     ] = 64,
     device: DeviceOption = "auto",
