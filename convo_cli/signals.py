@@ -2,8 +2,7 @@
 
 A thread answers the first signal at once, also while native code keeps Python's own handlers
 waiting. A second signal ends the process at once, unless it is a hangup, because a closing terminal
-can send several (from the shell and from the system). This module imports nothing heavy, because a
-command listens before torch is imported.
+can send several (from shell and system). A command listens before torch is imported.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ _PATIENCE = 0.3
 """Seconds before a request that interrupts the work is answered, and before the next attempt."""
 _WRITING = 2.0
 """Seconds in which the answer is written, at most, before an error message may follow it."""
-
+at_leave: list[Callable[[], object]] = []
+"""Functions for `leave`, called in any thread, such as one that restores the terminal's modes."""
 
 STEP, UNSAVED = "stopping after this step", "leave without saving"
 """Answers while a run takes steps."""
@@ -243,6 +243,8 @@ def listening() -> Iterator[StopRequest]:
 
 def leave(signal_number: int) -> None:
     """End the process at once, with a terminal whose cursor is visible."""
+    for restore in at_leave:
+        restore()
     if os.isatty(2):
         os.write(2, b"\x1b[?25h\n")  # a live view may have hidden the cursor
     os._exit(128 + signal_number)

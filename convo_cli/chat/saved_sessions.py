@@ -83,8 +83,17 @@ class SessionFile:
         except DiskError as error:
             return cls(None, error.message)
 
+    def is_at(self, path: Path) -> bool:
+        """Return whether a path is that of the file, under any name."""
+        with suppress(OSError):
+            return self.path is not None and path.samefile(self.path)
+        return False
+
     def hold(self) -> None:
         """Lock the file until `close`; UsageError if another chat has it open."""
+        if self._lock is not None and not Path(self._lock.lock_file).exists():
+            self._lock.release()  # its folder was removed, and other chats lock a new file
+            self._lock = None
         if self._lock is not None or self.path is None:
             return
         place = self.path.with_name(f"{self.path.name}.lock")
@@ -99,11 +108,12 @@ class SessionFile:
                 ) from None
         self._lock = lock
 
-    def save(self, session: ChatSession) -> str | None:
-        """Save the session; return a warning the first time this fails.
+    def save(self, session: ChatSession, *, warns_again: bool = False) -> str | None:
+        """Save the session; return a warning if this fails.
 
-        A later call tries again, because a full disk may have been cleared. A session without
-        replies has no file: after an undo of everything it is removed.
+        Only the first of several failures in a row returns one, unless ``warns_again``. A later
+        call tries again, because a full disk may have been cleared. A session without replies has
+        no file: after an undo of everything it is removed.
         """
         try:
             if self.path is None:
@@ -117,7 +127,9 @@ class SessionFile:
                     delete(self.path)
         except ConvoError as error:
             is_first, self._has_failed = not self._has_failed, True
-            return f"the session is not saved: {error.message}" if is_first else None
+            is_told = is_first or warns_again
+            return f"the session is not saved: {error.message}" if is_told else None
+        self._has_failed = False
         return None
 
     def close(self) -> None:

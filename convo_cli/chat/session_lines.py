@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from convo_cli.model.decoding.generator import Generator
 
 _SHOWN_DIGITS = 12  # of a hash, in messages
+_LONGEST_NAME = 100  # characters of a model's name, in messages
 
 
 class _Part(BaseModel):
@@ -67,9 +69,9 @@ class SavedLine(_Part):
 
     @property
     def system(self) -> str | None:
-        """Return the system text, if there is one."""
+        """Return the system text, which may be empty; None without a system turn."""
         first = self.messages[0]
-        return first.content if first.role == "system" else None
+        return plain_text(first.content) if first.role == "system" else None
 
     def exchanges(self) -> list[Exchange]:
         """Return the exchanges; DataError if the turns are not those of a chat."""
@@ -78,7 +80,7 @@ class SavedLine(_Part):
         found: list[Exchange] = []
         for index, message in enumerate(messages):
             before = messages[index - 1].role if index else None
-            if message.role == "user":
+            if message.role == "user" and plain_text(message.content):
                 found.append(Exchange(plain_text(message.content), (Alternative(""),)))
             elif message.role == "assistant" and before == "user":
                 is_bad = message.train is False and (not has_good or len(found) in self.record.bad)
@@ -86,9 +88,11 @@ class SavedLine(_Part):
                 reply = Alternative(plain_text(message.content), is_good)
                 found[-1] = found[-1].with_chosen_reply(reply)
             else:
-                place = index + (self.system is not None)
+                place = f"$.messages[{index + (self.system is not None)}]"
+                if message.role == "user":
+                    raise DataError(f"{place}: the message is blank", hint="remove the turn")
                 raise DataError(
-                    f"$.messages[{place}]: unexpected {message.role} turn",
+                    f"{place}: unexpected {message.role} turn",
                     hint="a session has at most one system turn, at its start, and then messages "
                     "of the user with at most one reply each",
                 )
@@ -145,7 +149,7 @@ def require_contract(saved: SavedLine, session: ChatSession) -> None:
     theirs, ours = saved.record.contract, session.contract
     if theirs != ours:
         raise ChangedError(
-            f"the session was saved with {saved.record.model} (contract {theirs[:_SHOWN_DIGITS]}), "
+            f"the session was saved with {_shown_name(saved)} (contract {theirs[:_SHOWN_DIGITS]}), "
             f"but {name_of(session.generator)} renders dialogues differently (contract "
             f"{ours[:_SHOWN_DIGITS]})",
             hint="use a model with the same tokenizer, template and window",
@@ -156,18 +160,32 @@ def name_of(generator: Generator) -> str:
     """Return a name of the model without its path: run and step, hub id, or folder name."""
     folder = generator.folder
     if generator.loaded is not None:
-        run = generator.loaded.path.absolute().parents[1].name
+        run = _absolute(generator.loaded.path).parents[1].name
         return f"{run}, step {generator.loaded.own.step}"
     if folder is None:
         return "a model without a folder"
-    folder = folder.absolute()
+    folder = _absolute(folder)
     if folder.parent.name == "snapshots":  # in the cache of the hub
         return folder.parents[1].name.removeprefix("models--").replace("--", "/")
     return folder.name
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root; an unknown one if the working directory was removed."""
+    try:
+        return path.absolute()
+    except OSError:
+        return Path("/unknown/unknown") / path
 
 
 def note_on_model(saved: SavedLine, generator: Generator) -> str | None:
     """Return a note if the session was saved with another model of the same contract."""
     if saved.record.model == name_of(generator):
         return None
-    return f"the session was saved with another model: {saved.record.model}"
+    return f"the session was saved with another model: {_shown_name(saved)}"
+
+
+def _shown_name(saved: SavedLine) -> str:
+    """Return the name of a session's model for a message: a file may contain any text there."""
+    name = " ".join(saved.record.model.split())
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"

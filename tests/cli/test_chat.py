@@ -276,6 +276,8 @@ def test_two_models_answer_each_line_of_a_pipe(convo):
         ((MODEL, "--continue"), "there is no saved session with this model"),
         ((MODEL, "--min-p", "1"), "Invalid value"),
         ((MODEL, "--repetition-penalty", "0.5"), "Invalid value"),
+        ((MODEL, "--top-k", "1000001"), "Invalid value"),  # a saved session could not have it
+        ((MODEL, "--max-new-tokens", str(2**20 + 1)), "Invalid value"),
     ],
 )
 def test_invalid_arguments_of_a_chat_are_usage_errors(convo, tmp_path, monkeypatch, words, message):

@@ -57,7 +57,9 @@ def chat(
     top_k: Annotated[
         int | None,
         typer.Option(
-            metavar="K", callback=within(0), help="Sample among the K most likely tokens; 0: all."
+            metavar="K",
+            callback=within(0, 1_000_000),
+            help="Sample among the K most likely tokens; 0: all.",
         ),
     ] = None,
     top_p: Annotated[
@@ -87,7 +89,7 @@ def chat(
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", callback=within(1), help="Tokens of the longest reply."),
+        typer.Option(metavar="N", callback=within(1, 2**20), help="Tokens of the longest reply."),
     ] = None,
     seed: Annotated[
         int | None,

@@ -98,7 +98,7 @@ def retry(chat: Chat, text: str) -> None:
         with chat.showing_errors(talker.label if prefix else ""):
             if not _has_retried(chat, talker, number):
                 return
-            if number > 1:
+            if number > 1 and len(set(talker.session.alternatives)) > 1:
                 _choose(chat, talker)
 
 
@@ -107,9 +107,17 @@ def _has_retried(chat: Chat, talker: Talker, number: int) -> bool:
     for _ in range(number):
         if not talker.session.alternatives:
             raise DataError("there is no reply to retry", hint="send a message first")
-        label = f"{talker.label} {len(talker.session.alternatives) + 1}"
-        if not chat.stream(talker, label, talker.session.retry):
+        before = talker.session.alternatives
+        if not chat.stream(talker, f"{talker.label} {len(before) + 1}", talker.session.retry):
             return False
+        settings = talker.session.settings
+        if (settings.temperature == 0 or settings.top_k == 1) and (
+            talker.session.alternatives[-1] in before
+        ):
+            why = "temperature 0" if settings.temperature == 0 else "top_k 1"
+            change = "temperature 0.7" if settings.temperature == 0 else "top_k 0"
+            chat.screen.note(f"the same reply: {why} has no other; /set {change} for others")
+            break
     return True
 
 
@@ -150,7 +158,7 @@ def tokens(chat: Chat, text: str) -> None:
             chat.screen.note(f"{prefix}{_why_no_tokens(talker)}")
             continue
         lines = token_lines(talker.session.generator, reply, width_of(sys.stderr))
-        chat.screen.tell(prefix + "\n".join(lines))
+        chat.screen.tell("\n".join((*([prefix.strip()] if prefix else ()), *lines)))
 
 
 def _why_no_tokens(talker: Talker) -> str:
@@ -182,9 +190,11 @@ def _judge(chat: Chat, text: str, *, is_good: bool) -> None:
 
 
 def _number(text: str, largest: int) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= largest:
+    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+    number = int(digits) if 0 < len(digits) <= len(str(largest)) else 0
+    if not 1 <= number <= largest:
         raise WrongArgumentsError(f"expected a number from 1 to {largest}, not {quoted(text)}")
-    return int(text)
+    return number
 
 
 def split(chat: Chat, text: str) -> tuple[Sequence[Talker], str]:

@@ -33,7 +33,7 @@ def banner_of(model: str, generator: Generator, saved_in: Path | None) -> str:
 def shown_path(path: Path) -> str:
     """Return a path for messages: the home directory is ~."""
     with suppress(ValueError, RuntimeError):  # elsewhere, or there is no home
-        return f"~/{path.relative_to(Path.home())}"
+        return str("~" / path.relative_to(Path.home()))
     return str(path)
 
 

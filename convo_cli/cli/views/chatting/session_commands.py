@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,9 @@ from convo_cli.chat.saved_sessions import recent_sessions, reopen
 from convo_cli.chat.session_folder import write_session
 from convo_cli.cli.views.chatting.actions import one_of, split
 from convo_cli.cli.views.chatting.banner import shown_path
-from convo_cli.errors import DataError
+from convo_cli.errors import DataError, DiskError
 from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.files import require_regular
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -25,18 +27,22 @@ def save(chat: Chat, text: str) -> None:
         raise DataError("there is nothing to save", hint="send a message first")
     if not rest:
         path = talker.file.path
-        if warning := talker.file.save(talker.session):
+        if warning := talker.file.save(talker.session, warns_again=True):
             chat.screen.tell(f"warning: {warning}")
         elif path is not None:
             chat.screen.note(f"saved in {shown_path(path)}, as after each reply")
         return
     path = _path(rest)
-    with disk_errors(path):
-        exists = path.exists()
-    if exists and not _may_replace(chat, path):
-        chat.screen.note("nothing was written")
-        return
-    write_session(path, talker.session)
+    try:
+        with disk_errors(path):
+            require_regular(path)
+            exists = path.exists()
+        if exists and not _may_replace(chat, path):
+            chat.screen.note("nothing was written")
+            return
+        write_session(path, talker.session)
+    except DiskError as error:
+        raise DiskError(error.message, hint="choose another file: /save FILE") from None
     chat.screen.note(f"wrote {shown_path(path)}: one line of training data")
 
 
@@ -45,7 +51,7 @@ def load(chat: Chat, text: str) -> None:
     talkers, rest = split(chat, text)
     talker = one_of(talkers)
     path = _path(rest) if rest else _last_but(talker)
-    if talker.file.path is not None and path.absolute() == talker.file.path:
+    if talker.file.is_at(path):
         raise DataError(f"{shown_path(path)}: this session is already open")
     chat.save()
     session, file, note = reopen(path, talker.session.generator)
@@ -72,10 +78,16 @@ def _may_replace(chat: Chat, path: Path) -> bool:
 
 
 def _path(text: str) -> Path:
-    """Return the typed path; a ~ at its start is the home directory."""
+    """Return the typed path, perhaps in quotes; a ~ at its start is the home directory."""
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
     if "\0" in text:
         raise DataError("a path cannot contain a NUL character")
     try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # there is no such user
-        raise DataError(f"{text}: {error}") from None
+        path = Path(text).expanduser()
+        os.fsencode(path)
+    except RuntimeError:
+        raise DataError(f"{text}: there is no such home directory", hint="give a path") from None
+    except ValueError:
+        raise DataError(f"{text}: the file system has no such characters") from None
+    return path

@@ -73,9 +73,14 @@ def _prompt_session(**options: Any) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
+    output = create_output(always_prefer_tty=True)
+    if hasattr(output, "enable_cpr"):
+        # The position of the cursor is of no use here, and a slow terminal sends it too late, when
+        # it is taken for typed keys.
+        output.enable_cpr = False
     return PromptSession(
         multiline=True, complete_while_typing=False, enable_suspend=True,
-        output=create_output(always_prefer_tty=True), input_processors=[_visible()], **options,
+        output=output, input_processors=[_visible()], **options,
     )  # fmt: skip
 
 
@@ -129,6 +134,7 @@ def _bindings(screen: Screen) -> KeyBindings:
     from prompt_toolkit.enums import DEFAULT_BUFFER
     from prompt_toolkit.filters import has_focus
     from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.keys import Keys
 
     bindings = KeyBindings()
     is_typing = has_focus(DEFAULT_BUFFER)  # and not searching the history
@@ -145,6 +151,12 @@ def _bindings(screen: Screen) -> KeyBindings:
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
+
+    # prompt_toolkit raises ValueError for some of these, such as "ESC [31m" in a pasted text.
+    @bindings.add(Keys.Vt100MouseEvent, eager=True)
+    @bindings.add(Keys.CPRResponse, eager=True)
+    def _ignore(event: KeyPressEvent) -> None:
+        pass
 
     @bindings.add("c-x", "c-e", filter=is_typing)
     def _edit(event: KeyPressEvent) -> None:

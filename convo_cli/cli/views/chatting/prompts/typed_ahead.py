@@ -5,6 +5,7 @@ Ctrl-C stops a reply; anywhere else between two prompts it does nothing.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from convo_cli.signals import at_leave
 
 termios: Any
 try:
@@ -66,10 +69,12 @@ class Keyboard:
         suspending = signal.getsignal(signal.SIGTSTP)
         if suspending is signal.SIG_DFL:
             signal.signal(signal.SIGTSTP, self._suspend)
+        at_leave.append(self._restore_at_once)
         try:
             self._set(self._silent())
             yield
         finally:
+            at_leave.remove(self._restore_at_once)
             signal.signal(signal.SIGTSTP, suspending)
             self._set(self._normal)
 
@@ -96,6 +101,12 @@ class Keyboard:
         if modes:
             with suppress(termios.error):  # the terminal is gone
                 termios.tcsetattr(self._terminal, termios.TCSANOW, modes)
+
+    def _restore_at_once(self) -> None:
+        """Restore the modes in any thread, unless the terminal belongs to another process now."""
+        with suppress(OSError):
+            if os.tcgetpgrp(self._terminal) == os.getpgrp():
+                self._set(self._normal)
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
         now = termios.tcgetattr(self._terminal)
