@@ -87,13 +87,13 @@ def test_a_system_text_of_several_quoted_lines_is_for_both_models(encoder):
     first, second = Speaker(encoder, "ok"), Speaker(encoder, "yes")
     chat(
         {"a": first, "b": second},
-        ('/system """Be kind.\r\r  Be brief."""', "[the system text is set]"),
+        ('/system """Be kind.\r\r  Be brief."""', "[set the system text]"),
         ("/system", "a: Be kind.", "  Be brief.", "b: Be kind."),
         ("/set top_k 7", "a: top_k 7", "b: top_k 7"),
         ("/set", "a: temperature 0.7", "a: top_k 7", "a: seed none", "b: top_k 7", "b: seed none"),
         ("/set top_k x", "'x' is not a whole number from 0 to 1,000,000; such as 7"),
         ("hi", "a: ok", "b: yes"),
-        ("/system -", "[the system text is removed]"),
+        ("/system -", "[removed the system text]"),
         ("/system", "[a: there is no system text]", "[b: there is no system text]"),
         ("bye", "a: ok", "b: yes"),
     )
