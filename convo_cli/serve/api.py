@@ -40,6 +40,7 @@ class Api:
         ``hosts`` are names of the server beside those of this machine. ``log_request`` receives
         one line for each request, ``log_fault`` those of faults.
         """
+        self.log_fault = log_fault
         by_id = {model.id: model for model in models}
         self.completions = ChatCompletions(by_id, max_seconds=max_seconds, log_fault=log_fault)
         objects = {model.id: model.as_object() for model in models}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from convo_cli.config.schema import GenerationSettings
@@ -17,7 +17,7 @@ from convo_cli.serve.jobs import BusyError, EngineFaultError, Failed, Finished, 
 from convo_cli.serve.requests import ChatRequest, parse_request
 from convo_cli.serve.served_models import ServedModel
 from convo_cli.serve.wire.access_log import RequestRecord, WriteLine, record_of, shown
-from convo_cli.serve.wire.bodies import Bodies, decode
+from convo_cli.serve.wire.bodies import Bodies, ClientGoneError, decode
 from convo_cli.serve.wire.exchange import EventQueue, EventStream, Exchange
 from convo_cli.serve.wire.objects import LAST_EVENT, Answer, ApiError, Usage, as_event
 from convo_cli.serve.wire.refusals import send_object
@@ -75,12 +75,24 @@ class ChatCompletions:
     async def _read(self, raw: bytes) -> _Asked:
         if self._num_reading >= _MAX_READING:
             raise _full()
+        is_wanted = threading.Event()
+        is_wanted.set()
+        loop = asyncio.get_running_loop()
+        # A body that waits is in memory until a thread takes it, also if its client has left.
+        reading = loop.run_in_executor(self._readers, _asked, raw, self._models, is_wanted)
         self._num_reading += 1
+        reading.add_done_callback(self._end_reading)
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._readers, partial(_asked, raw, self._models))
-        finally:
-            self._num_reading -= 1
+            await asyncio.wait([reading])  # which does not cancel it
+            return reading.result()
+        except asyncio.CancelledError:
+            is_wanted.clear()
+            raise
+
+    def _end_reading(self, reading: asyncio.Future[_Asked]) -> None:
+        self._num_reading -= 1
+        if not reading.cancelled():
+            reading.exception()  # else the event loop would log one that no client waits for
 
     async def _answer(
         self, asked: _Asked, exchange: Exchange, send: Send, record: RequestRecord
@@ -138,8 +150,13 @@ def _full() -> ApiError:
     return ApiError(429, "too many requests are waiting", code="queue_full", retry_after=5)
 
 
-def _asked(raw: bytes, models: Mapping[str, ServedModel]) -> _Asked:
-    """Return the request in a body with its prompt; ApiError for everything that is refused."""
+def _asked(raw: bytes, models: Mapping[str, ServedModel], is_wanted: threading.Event) -> _Asked:
+    """Return the request in a body with its prompt; ApiError for everything that is refused.
+
+    ClientGoneError if it is no longer wanted.
+    """
+    if not is_wanted.is_set():
+        raise ClientGoneError
     request = parse_request(decode(raw))
     model = _model_of(request, models)
     settings = request.settings(model.defaults)

@@ -6,16 +6,25 @@ The main thread waits for stop signals, which convo handles itself (`convo_cli.s
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import uvicorn
 
 from convo_cli.serve.api import Api
 from convo_cli.serve.served_models import Answering
-from convo_cli.serve.wire.connections import Waiting, connection_limit, connection_type
+from convo_cli.serve.wire.access_log import shown
+from convo_cli.serve.wire.connections import (
+    Waiting,
+    accept_limit,
+    connection_limit,
+    connection_type,
+)
+from convo_cli.serve.wire.refusals import describe_fault
 from convo_cli.serve.wire.sockets import Listening
 from convo_cli.signals import StopRequest
 
@@ -23,6 +32,8 @@ DRAIN_SECONDS = 30.0
 """Time in which running replies may finish after a stop signal."""
 _SECONDS_TO_SEND_REST = 5
 _POLL_SECONDS = 0.1
+_SECONDS_BETWEEN_WARNINGS = 60.0
+_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NUM_DESCRIPTORS = 1024  # where the system states no limit
 
 
@@ -43,9 +54,11 @@ class Server:
         self._listening = listening
         self._drain_seconds = drain_seconds
         self._failure: BaseException | None = None
+        self._next_warning = 0.0
         for name in ("uvicorn.error", "uvicorn.asgi"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # convo reports faults itself
-        waiting = waiting or Waiting(connection_limit(_num_descriptors()))
+        num_descriptors = _num_descriptors()
+        waiting = waiting or Waiting(connection_limit(num_descriptors))
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 api,
@@ -57,6 +70,7 @@ class Server:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                backlog=accept_limit(num_descriptors),  # asyncio accepts as many in one go
                 timeout_graceful_shutdown=_SECONDS_TO_SEND_REST,
             )
         )
@@ -88,9 +102,28 @@ class Server:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._uvicorn.serve(sockets=self._listening.sockets))
+            asyncio.run(self._serve())
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             self._failure = error
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._report)
+        await self._uvicorn.serve(sockets=self._listening.sockets)
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Report a fault outside of requests, and a lack of files only from time to time.
+
+        asyncio logs a traceback with the exception's message each time.
+        """
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_MORE_FILES:
+            if loop.time() >= self._next_warning:
+                self._next_warning = loop.time() + _SECONDS_BETWEEN_WARNINGS
+                self._api.log_fault(f"connections have to wait: {error.strerror}")
+        elif error is not None:
+            self._api.log_fault(describe_fault(error))
+        else:
+            self._api.log_fault(shown(context["message"], 200))
 
 
 def _num_descriptors() -> int:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.queries import Query
 from convo_cli.serve.jobs import Job
 from convo_cli.text.contract import contract_sha256
+from convo_cli.text.prompt import PromptTooLongError
 from convo_cli.unseen import has_unseen
 
 MAX_TURNS = 512
@@ -25,6 +27,8 @@ A foreign template is tried at each turn of a conversation of a new length, so i
 the square of the number: 1 CPU second for 512 turns.
 """
 _MAX_ID_CHARACTERS = 100
+_MIN_CHARACTERS = 16_384
+"""Least limit of the characters of a message."""
 
 
 class Answering(Protocol):
@@ -52,6 +56,7 @@ class ServedModel:
 
         The errors are those of `Generator.query`.
         """
+        self._require_short(turns)
         most = min(MAX_TURNS, self.generator.encoder.max_length)
         head = 1 if turns and turns[0].role == "system" else 0
         # Each turn has at least one token, so more turns than the window has tokens need not be
@@ -61,6 +66,24 @@ class ServedModel:
             num_skipped -= 1
         query = self.generator.query([*turns[:head], *turns[head + num_skipped :]], settings)
         return Query(query.ids, query.max_new_tokens, query.num_dropped + num_skipped)
+
+    def _require_short(self, turns: Sequence[Turn]) -> None:
+        """Refuse a text that no window can hold before it is encoded, which needs far more memory.
+
+        The limit holds for tokenizers that keep all characters. Others may encode any text as few
+        tokens, so texts of ordinary length always pass.
+        """
+        limit = max(_MIN_CHARACTERS, self.generator.encoder.max_length * self._longest_token)
+        longest = max(len(turn.text) for turn in turns)
+        if longest > limit:
+            raise PromptTooLongError(
+                f"a message has {longest:,} characters, but the model's window of "
+                f"{self.generator.encoder.max_length:,} tokens holds at most {limit:,}"
+            )
+
+    @cached_property
+    def _longest_token(self) -> int:
+        return max(map(len, self.generator.encoder.tokenizer.get_vocab()))
 
     def as_object(self) -> dict[str, Any]:
         """Return the entry in the list of models; ``convo`` is for the chat page."""

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -128,6 +129,38 @@ def test_a_second_signal_leaves_at_once(serve):
         serving.process.send_signal(signal.SIGTERM)
         assert serving.process.wait(60) == 143
     assert time.monotonic() - start < 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="changes the size of a pipe")
+def test_a_log_that_nothing_reads_stops_neither_answers_nor_the_server(serve):
+    import fcntl
+
+    serving = serve(MODEL)
+    fcntl.fcntl(serving.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    with httpx.Client(base_url=serving.url, timeout=20) as client:
+        for _ in range(300):
+            assert client.get("/health").status_code == 200
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(20) == 143
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="changes the limits of another process")
+def test_a_server_without_free_files_says_so_once_and_recovers(serve):
+    import resource
+
+    serving = serve(MODEL)
+    port = int(serving.url.rpartition(":")[2])
+    num_open = len(os.listdir(f"/proc/{serving.process.pid}/fd"))
+    resource.prlimit(serving.process.pid, resource.RLIMIT_NOFILE, (num_open + 8,) * 2)
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    time.sleep(0.5)
+    for one in idle:
+        one.close()
+    assert httpx.get(f"{serving.url}/health", timeout=20).status_code == 200
+    code, err = serving.end()
+    assert code == 143
+    assert err.count("connections have to wait: Too many open files") == 1
+    assert "Traceback" not in err
 
 
 def refused(folder, *options, **env):

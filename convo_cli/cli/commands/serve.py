@@ -22,6 +22,7 @@ from convo_cli.errors import StoppedError, UsageError, first_line
 if TYPE_CHECKING:
     from convo_cli.runs.selection import Which
     from convo_cli.serve.served_models import ServedModel
+    from convo_cli.serve.wire.access_log import WriteLine
 
 _PACKAGES = ("starlette.routing", "uvicorn")
 
@@ -84,10 +85,12 @@ def serve(
     Example: convo serve exports/convo
     """
     from convo_cli.cli.arguments import require_device
-    from convo_cli.cli.console import announce, print_json
+    from convo_cli.cli.console import announce, print_json, printable
     from convo_cli.cli.given_paths import require_model
+    from convo_cli.cli.streams import discard_output
     from convo_cli.serve.api_keys import require_long, take_api_key
     from convo_cli.serve.wire.guards import is_host_name
+    from convo_cli.serve.wire.log_writer import LogWriter
     from convo_cli.serve.wire.sockets import addresses_of, are_loopback, listen
 
     require_device(device)
@@ -106,35 +109,44 @@ def serve(
     for model in models:
         announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
 
-    served = _load(
-        models, load, base, device, max_rows=max_rows, max_waiting=max_waiting, is_quiet=is_quiet
-    )
+    log = LogWriter()
+
+    def write_line(line: str) -> None:
+        log.write_line(printable(line))
+
+    served = _load(models, load, base, device, max_rows, max_waiting, write_line, is_quiet=is_quiet)
     from convo_cli.serve.api import Api
     from convo_cli.serve.running import DRAIN_SECONDS, Server
+    from convo_cli.signals import answering
     from convo_cli.signals import listening as listening_to_signals
 
     api = Api(
         served,
         hosts=allowed,
         api_key=key,
-        log_request=None if is_quiet else _write_line,
-        log_fault=_write_line,
+        log_request=None if is_quiet else write_line,
+        log_fault=write_line,
     )
     server = Server(api, [model.engine for model in served], listening)
-    with listening_to_signals() as stop:
-        with stop.finishing(f"finishing the running replies (at most {DRAIN_SECONDS:.0f} s)"):
-            server.start()
-            names = ", ".join(model.id for model in served)
-            announce(
-                f"serving {names} at {listening.url} (API: {listening.url}/v1)", is_quiet=is_quiet
-            )
-            if as_json:
-                print_json(
-                    "serve", {"url": listening.url, "models": [model.id for model in served]}
+    try:
+        with answering(write_line), listening_to_signals() as stop:
+            with stop.finishing(f"finishing the running replies (at most {DRAIN_SECONDS:.0f} s)"):
+                server.start()
+                names = ", ".join(model.id for model in served)
+                announce(
+                    f"serving {names} at {listening.url} (API: {listening.url}/v1)",
+                    is_quiet=is_quiet,
                 )
-                sys.stdout.flush()
-            server.wait(stop)
-        raise StoppedError(stop.signal_number or 0, "the server has stopped")
+                if as_json:
+                    print_json(
+                        "serve", {"url": listening.url, "models": [model.id for model in served]}
+                    )
+                    sys.stdout.flush()
+                server.wait(stop)
+            raise StoppedError(stop.signal_number or 0, "the server has stopped")
+    finally:
+        if not log.close():
+            discard_output(2)  # the outcome would wait for the reader of the log
 
 
 def _require_packages() -> None:
@@ -166,9 +178,10 @@ def _load(
     load: Which | None,
     base: str | None,
     device: str,
-    *,
     max_rows: int,
     max_waiting: int,
+    write_line: WriteLine,
+    *,
     is_quiet: bool,
 ) -> list[ServedModel]:
     """Load the models and start their engines."""
@@ -191,14 +204,7 @@ def _load(
                 generator,
                 max_rows=max_rows,
                 max_waiting=max_waiting,
-                on_fault=lambda fault: _write_line(describe_fault(fault)),
+                on_fault=lambda fault: write_line(describe_fault(fault)),
             )
             served.append(ServedModel(name, generator, engine, generation_defaults(generator)))
     return served
-
-
-def _write_line(line: str) -> None:
-    from convo_cli.cli.console import printable
-
-    sys.stderr.write(printable(line) + "\n")
-    sys.stderr.flush()

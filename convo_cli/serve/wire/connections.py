@@ -19,6 +19,7 @@ SECONDS_TO_SEND = 30.0
 SECONDS_TO_READ = 60.0
 """Time in which a client must read a part of an answer that waits to be sent."""
 _SECONDS_TO_CLOSE = 10.0
+_MAX_ACCEPTED = 128
 
 
 class Waiting:
@@ -163,3 +164,8 @@ def connection_type(waiting: Waiting) -> type[Connection]:
 def connection_limit(num_descriptors: int) -> int:
     """Return how many connections a process with so many file descriptors can have."""
     return max(16, min(MAX_CONNECTIONS, num_descriptors - 256))
+
+
+def accept_limit(num_descriptors: int) -> int:
+    """Return how many connections are accepted at once, before the first of them is closed."""
+    return max(4, min(_MAX_ACCEPTED, (num_descriptors - connection_limit(num_descriptors)) // 4))

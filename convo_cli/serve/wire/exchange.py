@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 MAX_REPLY_CHARACTERS = 2**20
 """Limit of a reply, because a token of a foreign tokenizer may have any length."""
+_TOO_LONG = Piece("")
+"""Stands for the rest of a reply that is too long."""
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
@@ -79,18 +81,26 @@ class EventQueue:
             self._loop.call_soon_threadsafe(self._add, event)
 
     def _add(self, event: JobEvent) -> None:
+        if self._is_too_long:
+            return
         if isinstance(event, Piece):
             self._num_characters += len(event.text)
-            if self._num_characters > MAX_REPLY_CHARACTERS:
-                return  # `next` reports it
-        self._events.put_nowait(event)
+        if self._is_too_long:
+            self._events.put_nowait(_TOO_LONG)  # `next` may be waiting already
+        else:
+            self._events.put_nowait(event)
+
+    @property
+    def _is_too_long(self) -> bool:
+        return self._num_characters > MAX_REPLY_CHARACTERS
 
     async def next(self) -> Piece | Finished | Failed:
         """Return the next event; ApiError if the reply is too long."""
-        if self._num_characters > MAX_REPLY_CHARACTERS:
+        event = await self._events.get()
+        if event is _TOO_LONG or self._is_too_long:
             message = f"the reply is longer than {MAX_REPLY_CHARACTERS:,} characters"
             raise ApiError(500, message, code="reply_too_long")
-        return await self._events.get()
+        return event
 
 
 class EventStream:
