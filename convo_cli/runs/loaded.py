@@ -54,11 +54,15 @@ class LoadedCheckpoint:
         others are included.
         """
         parts = [f"loaded {self.path}: {self.title}, {self._scores(self.own)}"]
+        others: dict[int, list[Which]] = {}
         for which, other in self.selected_by.items():
             is_better = which == "last" or getattr(other, which) != getattr(self.own, which)
             if other.step != self.own.step and is_better:
-                option = f" (--load {which})" if is_selected else ""
-                parts.append(f"{_NAMES[which]}{option}: step {other.step}, {self._scores(other)}")
+                others.setdefault(other.step, []).append(which)
+        for options in others.values():
+            other, names = self.selected_by[options[0]], ", ".join(_NAMES[one] for one in options)
+            option = f" (--load {options[0]})" if is_selected else ""
+            parts.append(f"{names}{option}: step {other.step}, {self._scores(other)}")
         return "; ".join(parts)
 
     def _options(self) -> list[Which]:

@@ -44,12 +44,12 @@ def test_a_greedy_retry_says_that_the_reply_stays_the_same(encoder):
     terminal = chat(
         {"m": Speaker(encoder, "ok")},
         ("hi", "model: ok"),
-        ("/retry", "model 2: ok"),
+        ("/retry", "model (try 2): ok"),
         ("/set temperature 0", "temperature 0"),
-        ("/retry 9", "model 3: ok", "[the same reply: temperature 0 has no other; /set temp"),
+        ("/retry 9", "model (try 3): ok", "[the same reply: temperature 0 has no other; /set temp"),
         ("/set temperature 1", "temperature 1"),
         ("/set top_k 1", "top_k 1"),
-        ("/retry", "model 4: ok", "[the same reply: top_k 1 has no other; /set top_k 0 for"),
+        ("/retry", "model (try 4): ok", "[the same reply: top_k 1 has no other; /set top_k 0 for"),
     )
     assert "which reply" not in terminal.text
     assert terminal.text.count("the same reply") == 2
@@ -78,7 +78,7 @@ def test_leading_zeros_of_a_number_have_no_effect(encoder):
         ("/retry 0000000019", "expected a number from 1 to 9"),
         ("/edit 0000000019", "expected a number from 1 to 1"),
         ("/edit 000000001" + "0" * 5000, "expected a number from 1 to 1"),
-        ("/retry 0000000001", "model 2: ok"),
+        ("/retry 0000000001", "model (try 2): ok"),
     )
     assert len(speaker.heard) == 2
 
@@ -196,7 +196,7 @@ def test_what_a_file_of_another_program_holds_is_refused_or_read_as_text(encoder
     assert len(chat_here({"m": Speaker(encoder, "ok")}, drive, 200).text) < 5_000
 
 
-def test_a_session_that_cannot_be_saved_is_a_warning(encoder, tmp_path):
+def test_a_session_that_cannot_be_saved_is_said_to_be_not_saved(encoder, tmp_path):
     folder = tmp_path / "state/convo/sessions"
 
     def drive(terminal):

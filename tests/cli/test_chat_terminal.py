@@ -35,8 +35,34 @@ def test_a_chat_on_a_terminal_lasts_until_the_user_leaves(trained, leave):
         terminal.type("\x03")
         terminal.wait_for("press Ctrl-C again or Ctrl-D to leave", "you: ")
         terminal.type(leave)
+        terminal.wait_for("start with --continue")
         assert terminal.process.wait(60) == 0
         assert terminal.is_normal
+
+
+def test_a_continued_chat_shows_its_last_exchange_and_retries_are_tries(trained):
+    with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 8) as terminal:
+        terminal.wait_for("you: ")
+        terminal.type("Hello!\r")
+        terminal.wait_for("model: ", "you: ")
+        terminal.type("/set temperature 9\r/retry 2\r")
+        terminal.wait_for("model (try 2): ", "model (try 3): ", "keep which try (1-3")
+        terminal.type("2\r")
+        terminal.wait_for("[kept try 2]", "you: ")
+        terminal.type("/edit\r")
+        terminal.wait_for("reply 1: ")
+        terminal.type("\x01\x0bA better reply\r")
+        terminal.wait_for("changed reply 1", "you: ")
+        terminal.type("/set temprature 1\r")
+        terminal.wait_for("did you mean temperature?]", "you: ")
+        terminal.type("\x04")
+        assert terminal.process.wait(60) == 0
+    with convo_on_terminal(trained, *MODEL, "--continue") as terminal:
+        terminal.wait_for("(1 exchange)", "/help lists", "you: Hello!", "model: A better reply")
+        terminal.type("/good runs/tiny\r")
+        terminal.wait_for("takes no arguments", "you: ")
+        terminal.type("\x04")
+        assert terminal.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -79,6 +105,8 @@ def test_two_models_answer_below_each_other(trained):
         terminal.wait_for("exports/tiny: marked the last", "runs/tiny: marked the last", "you: ")
         terminal.type("/edit\r")
         terminal.wait_for("name the model first", "you: ")
+        terminal.type("/good tiny\r")
+        terminal.wait_for("name one of the models, exports/tiny or runs/tiny, or none", "you: ")
         terminal.type("/tokens runs/tiny\r")
         terminal.wait_for("probability", "first token:", "memory bandwidth:", "you: ")
         terminal.type("\x04")
@@ -123,7 +151,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
             terminal.wait_for("model: ", "you: ")
             if turn % 20 == 3:
                 terminal.type("/retry 2\r2\r")
-                terminal.wait_for("[kept reply 2]", "you: ")
+                terminal.wait_for("[kept try 2]", "you: ")
             if turn % 20 == 5:
                 terminal.type("/edit\r")
                 terminal.wait_for(": ")

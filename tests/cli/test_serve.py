@@ -91,7 +91,9 @@ def test_the_openai_client_talks_to_a_run_and_an_export_of_it(serve):
     *_, stopping, last = err.splitlines()
     assert stopping == "SIGTERM: finishing the running replies (at most 30 s)"
     assert last == "the server has stopped"
+    assert "serving tiny (exports/tiny), tiny-2 (runs/tiny)" in err
     assert f"POST {PATH} 200 tiny " in err
+    assert f"POST {PATH} 400 unsupported_parameter " in err
     assert "Traceback" not in err
 
 
@@ -159,7 +161,7 @@ def test_a_server_without_free_files_says_so_once_and_recovers(serve):
     assert httpx.get(f"{serving.url}/health", timeout=20).status_code == 200
     code, err = serving.end()
     assert code == 143
-    assert err.count("new connections must wait: Too many open files") == 1
+    assert err.count("connections have to wait: Too many open files") == 1
     assert "Traceback" not in err
 
 

@@ -132,9 +132,13 @@ def serve(
         with answering(write_line), listening_to_signals() as stop:
             with stop.finishing(f"finishing the running replies (at most {DRAIN_SECONDS:.0f} s)"):
                 server.start()
-                names = ", ".join(model.id for model in served)
+                names = ", ".join(
+                    model.id if model.id == path else f"{model.id} ({path})"
+                    for model, path in zip(served, models, strict=True)
+                )
+                announce(f"serving {names}", is_quiet=is_quiet)
                 announce(
-                    f"serving {names} at {listening.url} (API: {listening.url}/v1)",
+                    f"chat page {listening.url}, API {listening.url}/v1; Ctrl-C stops the server",
                     is_quiet=is_quiet,
                 )
                 if as_json:

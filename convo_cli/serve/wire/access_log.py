@@ -24,6 +24,8 @@ class RequestRecord:
     """Facts of a request for its line in the log."""
 
     status: int = 0
+    code: str = ""
+    """Code of the error object, one of those of `convo_cli.serve`; empty for an answer."""
     model: str = ""
     num_prompt: int = 0
     num_reply: int = 0
@@ -61,6 +63,8 @@ class AccessLog:
 def _line(scope: Scope, record: RequestRecord, seconds: float) -> str:
     parts = [shown(scope["method"], 10), shown(scope["path"], _MAX_PATH_CHARACTERS)]
     parts.append(str(record.status or CLIENT_GONE))
+    if record.code:
+        parts.append(record.code)
     if record.model:
         parts += [shown(record.model, 100), f"{record.num_prompt}+{record.num_reply} tokens"]
     return " ".join((*parts, f"{seconds:.2f} s"))

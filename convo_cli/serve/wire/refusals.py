@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from convo_cli.serve.wire.access_log import WriteLine
+from convo_cli.serve.wire.access_log import WriteLine, record_of
 from convo_cli.serve.wire.bodies import ClientGoneError
 from convo_cli.serve.wire.objects import ApiError, Json, as_json
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 16 * 2**20
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_MESSAGES = {
+    404: "there is no such path; the API is POST /v1/chat/completions and GET /v1/models",
+    405: "the path does not have this method",
+}
 
 
 class Refusals:
@@ -56,13 +60,14 @@ class Refusals:
         except ApiError as error:
             refusal = error
         except HTTPException as error:
-            message = http.HTTPStatus(error.status_code).phrase
+            message = _MESSAGES.get(error.status_code, http.HTTPStatus(error.status_code).phrase)
             code = _CODES.get(error.status_code)
             refusal = ApiError(error.status_code, message, code=code, headers=error.headers)
         except Exception as error:  # noqa: BLE001 - the server continues
             self._log_fault(describe_fault(error))
             refusal = ApiError(500, "the server failed to answer; its log says why")
         if not has_begun:
+            record_of(scope).code = refusal.code or ""
             await _send_error(refusal, receive, send, must_close=not is_whole and _has_body(scope))
 
 

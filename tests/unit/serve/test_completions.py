@@ -290,7 +290,9 @@ def test_the_access_log_has_one_line_for_a_request_and_no_text(serve):
     client.post(PATH, json={"messages": [{"role": "user", "content": "my secret"}]})
     client.get("/nope%1b[2J%0Aforged é" + "x" * 200, headers={"User-Agent": "\x1b[2Jagent"})
     assert re.fullmatch(rf"POST {PATH} 200 m0 \d+\+3 tokens \d+\.\d\d s", lines[0])
-    assert re.fullmatch(r"GET /nope\\x1b\[2J\\nforged \\xe9x+\.\.\. 404 \d+\.\d\d s", lines[1])
+    assert re.fullmatch(
+        r"GET /nope\\x1b\[2J\\nforged \\xe9x+\.\.\. 404 not_found \d+\.\d\d s", lines[1]
+    )
     assert len(lines) == 2
     assert all(len(line) < 200 and line.isascii() for line in lines)
     assert "secret" not in "".join(lines)

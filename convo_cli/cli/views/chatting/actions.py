@@ -5,6 +5,7 @@ A command is for all models of the chat; a label before its arguments selects on
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ def set_value(chat: Chat, text: str) -> None:
     if len(words) > 2:
         raise WrongArgumentsError("expected at most one key and one value")
     if words and words[0] not in KEYS:
-        raise DataError(f"there is no setting {quoted(words[0])}", hint=f"one of {', '.join(KEYS)}")
+        close = difflib.get_close_matches(words[0].lower(), KEYS, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"use one of {', '.join(KEYS)}"
+        raise DataError(f"there is no setting {quoted(words[0])}", hint=advice)
     for talker, prefix in _all(chat):
         if len(words) == 2:
             talker.session.set_value(*words)
@@ -108,7 +111,8 @@ def _has_retried(chat: Chat, talker: Talker, number: int) -> bool:
         if not talker.session.alternatives:
             raise DataError("there is no reply to retry", hint="send a message first")
         before = talker.session.alternatives
-        if not chat.stream(talker, f"{talker.label} {len(before) + 1}", talker.session.retry):
+        label = f"{talker.label} (try {len(before) + 1})"
+        if not chat.stream(talker, label, talker.session.retry):
             return False
         settings = talker.session.settings
         if (settings.temperature == 0 or settings.top_k == 1) and (
@@ -124,11 +128,11 @@ def _has_retried(chat: Chat, talker: Talker, number: int) -> bool:
 def _choose(chat: Chat, talker: Talker) -> None:
     """Ask for the number of the reply to keep; Enter keeps the last one."""
     last = len(talker.session.alternatives)
-    while answer := chat.ask(f"keep which reply (1-{last}, Enter: {last})? ", ""):
+    while answer := chat.ask(f"keep which try (1-{last}, Enter: {last})? ", ""):
         with chat.showing_errors():
             talker.session.choose(_number(answer, last))
             break
-    chat.screen.note(f"kept reply {talker.session.chosen_number}")
+    chat.screen.note(f"kept try {talker.session.chosen_number}")
 
 
 def edit(chat: Chat, text: str) -> None:
@@ -140,7 +144,8 @@ def edit(chat: Chat, text: str) -> None:
         raise DataError("there is no reply to edit", hint="send a message first")
     number = _number(rest, len(replies)) if rest else len(replies)
     before = replies[number - 1]
-    after = chat.ask(f"{talker.label} {number}: ", before)
+    prefix = f"{talker.label}, " if len(chat.talkers) > 1 else ""
+    after = chat.ask(f"{prefix}reply {number}: ", before)
     if after is None or after == before:
         chat.screen.note("nothing changed")
         return
@@ -210,6 +215,9 @@ def split(chat: Chat, text: str) -> tuple[Sequence[Talker], str]:
 def _chosen(chat: Chat, text: str) -> Iterator[tuple[Talker, str]]:
     """Return the models that a command without other arguments is for."""
     talkers, rest = split(chat, text)
+    if rest and len(talkers) > 1:
+        labels = " or ".join(talker.label for talker in talkers)
+        raise WrongArgumentsError(f"name one of the models, {labels}, or none")
     require_nothing(rest)
     return named(chat, talkers)
 

@@ -20,6 +20,7 @@ _CODES = {"cyan": 36, "magenta": 35, "yellow": 33, "green": 32, "blue": 34}
 _PLAIN_TERMINALS = (None, "", "dumb", "unknown")
 _WIDTH = 80  # of a stream without a size
 _WIDEST = 10_000
+_RECALLED = 1000  # characters of a turn
 
 
 class TerminalClosedError(KeyboardInterrupt):
@@ -66,6 +67,16 @@ class Screen:
     def note(self, text: str) -> None:
         """Write a note in brackets to stderr."""
         self.tell(f"[{text}]")
+
+    def recall(self, label: str, colour: str, text: str) -> None:
+        """Write the beginning of a turn that was said earlier, after its label, to stderr."""
+        label = f"{printable(label)}: "
+        wrapping = WordWrap(lambda: width_of(sys.stderr), column=text_width(label))
+        is_long = len(text) > _RECALLED
+        text = printable(text[:_RECALLED].rstrip() + "…" if is_long else text)
+        shown = coloured(label, colour) if sys.stderr.isatty() else label
+        sys.stderr.write(f"{shown}{wrapping.push(text)}{wrapping.finish()}\n")
+        sys.stderr.flush()
 
     def stream(self, label: str, colour: str) -> ReplyStream:
         """Show the label of a reply; return the stream for its text."""

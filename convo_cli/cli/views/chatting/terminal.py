@@ -16,6 +16,7 @@ from convo_cli.cli.views.chatting.banner import banner_of, labels_of
 from convo_cli.cli.views.chatting.chat_commands import completions, run_command
 from convo_cli.cli.views.chatting.chat_screen import (
     MODELS,
+    USER,
     Screen,
     TerminalClosedError,
     is_plain_terminal,
@@ -136,6 +137,13 @@ class Chat:
             self.screen.note(note)
         return True
 
+    def show_last(self, talker: Talker) -> None:
+        """Show the last exchange of a conversation that is continued, so that it has a context."""
+        if talker.session.exchanges:
+            last = talker.session.exchanges[-1]
+            self.screen.recall("you", USER, last.message)
+            self.screen.recall(talker.label, talker.colour, last.chosen_reply.text)
+
     def save(self) -> None:
         """Save each session; warn the first time that this fails."""
         for talker in self.talkers:
@@ -194,6 +202,8 @@ def talk(
         signal.signal(signal.SIGINT, ctrl_c.handle)
         if not is_quiet:
             screen.tell("\n".join((*banners, "/help lists the commands; Ctrl-D leaves")))
+            for talker in talkers:
+                chat.show_last(talker)
         try:
             chat.run()
         except TerminalClosedError:
@@ -205,6 +215,14 @@ def talk(
             chat.save()  # a reply that a signal or the end of the terminal stopped
             for talker in talkers:
                 talker.file.close()
+        if not is_quiet and sys.stdin.isatty() and _can_continue(talkers):
+            screen.note("the conversation is saved; start with --continue to continue it")
+
+
+def _can_continue(talkers: Sequence[Talker]) -> bool:
+    """Return whether --continue, which is for one model only, would find the conversation."""
+    path = talkers[0].file.path
+    return len(talkers) == 1 and path is not None and path.is_file()
 
 
 def _num_replies(session: ChatSession) -> tuple[int, int]:
