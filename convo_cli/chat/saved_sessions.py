@@ -84,7 +84,7 @@ class SessionFile:
             return cls(None, error.message)
 
     def is_at(self, path: Path) -> bool:
-        """Return whether a path is that of the file, under any name."""
+        """Return whether a path leads to this file."""
         with suppress(OSError):
             return self.path is not None and path.samefile(self.path)
         return False
@@ -127,8 +127,8 @@ class SessionFile:
                     delete(self.path)
         except ConvoError as error:
             is_first, self._has_failed = not self._has_failed, True
-            is_told = is_first or warns_again
-            return f"the session is not saved: {error.message}" if is_told else None
+            is_warning = is_first or warns_again
+            return f"the session is not saved: {error.message}" if is_warning else None
         self._has_failed = False
         return None
 

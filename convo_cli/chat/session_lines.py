@@ -171,7 +171,7 @@ def name_of(generator: Generator) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    """Return the path from the root; an unknown one if the working directory was removed."""
+    """Return the absolute path; below /unknown if the working directory was removed."""
     try:
         return path.absolute()
     except OSError:

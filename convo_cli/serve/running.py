@@ -119,7 +119,7 @@ class Server:
         if isinstance(error, OSError) and error.errno in _NO_MORE_FILES:
             if loop.time() >= self._next_warning:
                 self._next_warning = loop.time() + _SECONDS_BETWEEN_WARNINGS
-                self._api.log_fault(f"connections have to wait: {error.strerror}")
+                self._api.log_fault(f"new connections must wait: {error.strerror}")
         elif error is not None:
             self._api.log_fault(describe_fault(error))
         else:

@@ -180,5 +180,5 @@ def _too_large(path: Path | str, reason: str) -> UnsafeFileError:
 
 def _hint(kind: str) -> str:
     if kind == _LINK:
-        return "convo follows no links there: replace the link with its target, or remove it"
+        return "convo does not follow this link: replace it with its target, or remove it"
     return "choose another name, or remove it"

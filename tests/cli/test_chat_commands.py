@@ -196,7 +196,7 @@ def test_what_a_file_of_another_program_holds_is_refused_or_read_as_text(encoder
     assert len(chat_here({"m": Speaker(encoder, "ok")}, drive, 200).text) < 5_000
 
 
-def test_a_session_that_cannot_be_saved_is_said_to_be_not_saved(encoder, tmp_path):
+def test_a_session_that_cannot_be_saved_is_a_warning(encoder, tmp_path):
     folder = tmp_path / "state/convo/sessions"
 
     def drive(terminal):

@@ -161,7 +161,7 @@ def test_a_server_without_free_files_says_so_once_and_recovers(serve):
     assert httpx.get(f"{serving.url}/health", timeout=20).status_code == 200
     code, err = serving.end()
     assert code == 143
-    assert err.count("connections have to wait: Too many open files") == 1
+    assert err.count("new connections must wait: Too many open files") == 1
     assert "Traceback" not in err
 
 

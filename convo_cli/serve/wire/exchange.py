@@ -19,7 +19,7 @@ T = TypeVar("T")
 MAX_REPLY_CHARACTERS = 2**20
 """Limit of a reply, because a token of a foreign tokenizer may have any length."""
 _TOO_LONG = Piece("")
-"""Stands for the rest of a reply that is too long."""
+"""Marks the end of a reply that is too long."""
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 

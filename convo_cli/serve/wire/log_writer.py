@@ -1,4 +1,4 @@
-"""The writer of the server's log lines, which does not wait for the reader of the log."""
+"""The server's log on stderr, written in a thread, so that a slow reader stops no request."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SECONDS_TO_CLOSE = 2.0
 class LogWriter:
     """Writes lines to stderr in a thread of its own.
 
-    A pipe whose reader stops to read blocks every write to it. So only this thread waits, and lines
-    that become too many are counted instead of written.
+    A pipe blocks every write after its reader stops reading. So only this thread waits, and lines
+    above the limit are counted instead of written.
     """
 
     def __init__(self, descriptor: int = _STDERR, max_lines: int = _MAX_LINES) -> None:
@@ -49,6 +49,6 @@ class LogWriter:
 
     def _write(self, line: str) -> None:
         left = f"{line}\n".encode("utf-8", "replace")
-        with suppress(OSError):  # closed, or its disk is full: the server goes on
+        with suppress(OSError):  # closed, or its disk is full: the server continues
             while left:
                 left = left[os.write(self._descriptor, left) :]

@@ -28,7 +28,7 @@ SCOPE = {
 
 
 def test_a_reply_that_becomes_too_long_while_the_answer_waits_for_it_is_an_error():
-    """It was once returned without the text after the limit, as if it were whole."""
+    """The part before the limit must not be returned as if it were the whole reply."""
 
     async def run():
         events = EventQueue()

@@ -90,5 +90,5 @@ def _path(text: str) -> Path:
     except RuntimeError:
         raise DataError(f"{text}: there is no such home directory", hint="give a path") from None
     except ValueError:
-        raise DataError(f"{text}: the file system has no such characters") from None
+        raise DataError(f"{text}: a file name cannot contain these characters") from None
     return path

@@ -75,8 +75,8 @@ def _prompt_session(**options: Any) -> PromptSession[str]:
 
     output = create_output(always_prefer_tty=True)
     if hasattr(output, "enable_cpr"):
-        # The position of the cursor is of no use here, and a slow terminal sends it too late, when
-        # it is taken for typed keys.
+        # The position of the cursor is not needed here, and a slow terminal may send it so late
+        # that it is read as typed keys.
         output.enable_cpr = False
     return PromptSession(
         multiline=True, complete_while_typing=False, enable_suspend=True,
