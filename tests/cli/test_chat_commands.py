@@ -46,10 +46,10 @@ def test_a_greedy_retry_says_that_the_reply_stays_the_same(encoder):
         ("hi", "model: ok"),
         ("/retry", "model (try 2): ok"),
         ("/set temperature 0", "temperature 0"),
-        ("/retry 9", "model (try 3): ok", "[the same reply: temperature 0 has no other; /set temp"),
+        ("/retry 9", "model (try 3): ok", "[the same reply: temperature 0 always gives it; /set"),
         ("/set temperature 1", "temperature 1"),
         ("/set top_k 1", "top_k 1"),
-        ("/retry", "model (try 4): ok", "[the same reply: top_k 1 has no other; /set top_k 0 for"),
+        ("/retry", "model (try 4): ok", "[the same reply: top_k 1 always gives it; /set top_k 0"),
     )
     assert "which reply" not in terminal.text
     assert terminal.text.count("the same reply") == 2

@@ -25,7 +25,7 @@ class RequestRecord:
 
     status: int = 0
     code: str = ""
-    """Code of the error object, one of those of `convo_cli.serve`; empty for an answer."""
+    """The ``code`` of the error object; empty if the request was answered."""
     model: str = ""
     num_prompt: int = 0
     num_reply: int = 0

@@ -23,7 +23,7 @@ _LINGER_BYTES = 16 * 2**20
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _MESSAGES = {
     404: "there is no such path; the API is POST /v1/chat/completions and GET /v1/models",
-    405: "the path does not have this method",
+    405: "this path does not support the method",
 }
 
 

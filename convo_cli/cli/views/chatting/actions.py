@@ -120,7 +120,7 @@ def _has_retried(chat: Chat, talker: Talker, number: int) -> bool:
         ):
             why = "temperature 0" if settings.temperature == 0 else "top_k 1"
             change = "temperature 0.7" if settings.temperature == 0 else "top_k 0"
-            chat.screen.note(f"the same reply: {why} has no other; /set {change} for others")
+            chat.screen.note(f"the same reply: {why} always gives it; /set {change} allows others")
             break
     return True
 

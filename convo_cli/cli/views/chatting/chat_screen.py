@@ -69,7 +69,7 @@ class Screen:
         self.tell(f"[{text}]")
 
     def recall(self, label: str, colour: str, text: str) -> None:
-        """Write the beginning of a turn that was said earlier, after its label, to stderr."""
+        """Write the beginning of an earlier turn to stderr, after its label."""
         label = f"{printable(label)}: "
         wrapping = WordWrap(lambda: width_of(sys.stderr), column=text_width(label))
         is_long = len(text) > _RECALLED

@@ -138,7 +138,7 @@ class Chat:
         return True
 
     def show_last(self, talker: Talker) -> None:
-        """Show the last exchange of a conversation that is continued, so that it has a context."""
+        """Show the last exchange of a continued conversation, as a reminder."""
         if talker.session.exchanges:
             last = talker.session.exchanges[-1]
             self.screen.recall("you", USER, last.message)
