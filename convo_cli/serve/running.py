@@ -9,8 +9,8 @@ import asyncio
 import errno
 import logging
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvicorn
@@ -92,9 +92,9 @@ class Server:
         An exception that ended the thread is raised here.
         """
         self._api.completions.is_draining = True
-        if self._engines:
-            with ThreadPoolExecutor(len(self._engines)) as pool:
-                list(pool.map(lambda engine: engine.drain(self._drain_seconds), self._engines))
+        end = time.monotonic() + self._drain_seconds
+        for engine in self._engines:  # which go on at the same time
+            engine.drain(max(0.0, end - time.monotonic()))
         self._uvicorn.should_exit = True
         self._thread.join()
         if self._failure is not None:

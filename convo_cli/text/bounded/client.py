@@ -17,6 +17,7 @@ from threading import Lock
 from convo_cli.text.bounded.process import OUT_OF_MEMORY, OUT_OF_TIME, REQUEST_SECONDS, Limits
 
 _SECONDS_TO_END = 5.0
+_MAX_STARTS = 4
 # With the import path of this process: the other imports the same convo, and nothing from the
 # working directory.
 _START = (
@@ -24,6 +25,10 @@ _START = (
 )
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 """Threads reserve memory, which counts towards the memory limit."""
+
+
+class _AlreadyEndedError(Exception):
+    """The process ended before it received a request, which another one can answer."""
 
 
 class EndedError(Exception):
@@ -55,7 +60,11 @@ def start_bounded_process() -> None:
 
 def ask(task: bytes, request: bytes) -> bytes:
     """Return the answer to a request, both a line of JSON; EndedError without an answer."""
-    return _process().ask(task + b" " + request + b"\n")
+    line = task + b" " + request + b"\n"
+    for _ in range(_MAX_STARTS):
+        with suppress(_AlreadyEndedError):
+            return _process().ask(line)
+    raise RuntimeError("the process for foreign files was killed each time it was started")
 
 
 class _Process:
@@ -82,13 +91,15 @@ class _Process:
     def ask(self, request: bytes) -> bytes:
         with self._lock:
             assert self._popen.stdin, "it was opened as a pipe"
+            if self._popen.stdin.closed:  # the request of another thread has ended it
+                raise _AlreadyEndedError
             try:
                 if not self._is_ready:
                     self._is_ready = self._read() == b"ready\n"
                     if not self._is_ready:
-                        message = (
-                            f"the process for foreign files did not start (exit code {self._end()})"
-                        )
+                        if (code := self._end()) < 0:  # a signal, not a fault of its own
+                            raise _AlreadyEndedError
+                        message = f"the process for foreign files did not start (exit code {code})"
                         raise RuntimeError(message)
                 self._popen.stdin.write(request)
                 self._popen.stdin.flush()

@@ -13,12 +13,14 @@ from starlette.testclient import TestClient
 
 from convo_cli.serve.completions import _MAX_READING
 from convo_cli.serve.jobs import Finished, Piece
+from convo_cli.serve.running import Server
 from convo_cli.serve.served_models import ServedModel
 from convo_cli.serve.wire.connections import accept_limit, connection_limit
 from convo_cli.serve.wire.exchange import MAX_REPLY_CHARACTERS, EventQueue
 from convo_cli.serve.wire.log_writer import LogWriter
 from convo_cli.serve.wire.objects import ApiError
-from tests.served import HELLO, LOCAL, PATH, make_api
+from convo_cli.serve.wire.sockets import addresses_of, listen
+from tests.served import HELLO, LOCAL, PATH, ScriptedEngine, make_api
 
 SCOPE = {
     "type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(),
@@ -134,3 +136,27 @@ def test_a_log_on_a_closed_pipe_is_ignored():
     log.write_line("x")
     assert log.close()
     os.close(writing)
+
+
+def test_all_models_have_the_same_time_to_finish_and_a_stop_needs_no_new_thread(
+    make_encoder, monkeypatch
+):
+    class Slow(ScriptedEngine):
+        def drain(self, seconds):
+            given.append(seconds)
+            time.sleep(0.1)
+
+    given = list[float]()
+    listening = listen("127.0.0.1", addresses_of("127.0.0.1"), 0)
+    engines = [Slow(), Slow(), Slow()]
+    server = Server(make_api(make_encoder(), *engines), engines, listening, drain_seconds=0.15)
+    server.start()
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    server.stop()
+    assert given[0] == pytest.approx(0.15, abs=0.02)
+    assert given[1] < 0.06
+    assert given[2] == 0.0

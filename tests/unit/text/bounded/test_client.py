@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,33 @@ def test_a_signal_ends_the_wait_and_the_next_request_gets_its_own_answer(tokeniz
     (answer,) = render_all(tokenizer, EACH, [[Turn("user", "after")]])
     assert answer.text == "after"
     assert client._processes[0]._popen.pid != pid
+
+
+def test_a_request_that_waits_for_one_that_ends_the_process_is_answered_by_another(tokenizer):
+    """It once failed as a fault of convo, because the pipes of the process were closed."""
+    assert render_all(tokenizer, EACH, [[Turn("user", "before")]])
+    first = client._processes[0]
+    with ThreadPoolExecutor(3) as threads:
+        with first._lock:
+            waiting = [
+                threads.submit(render_all, tokenizer, EACH, [[Turn("user", str(number))]])
+                for number in range(3)
+            ]
+            time.sleep(0.2)  # they have the process, and wait for its lock
+            first._kill()
+        answers = [one.result(60) for one in waiting]
+    assert [answer.text for (answer,) in answers] == ["0", "1", "2"]
+    assert client._processes[0] is not first
+
+
+def test_a_process_that_is_killed_while_it_starts_is_started_again(tokenizer):
+    render_all(tokenizer, EACH, [[Turn("user", "before")]])
+    client._processes[0]._kill()
+    killed = client._process()
+    os.kill(killed._popen.pid, signal.SIGKILL)
+    (answer,) = render_all(tokenizer, EACH, [[Turn("user", "after")]])
+    assert answer.text == "after"
+    assert client._processes[0] is not killed
 
 
 @pytest.mark.slow
