@@ -93,7 +93,7 @@ class Server:
         """
         self._api.completions.is_draining = True
         end = time.monotonic() + self._drain_seconds
-        for engine in self._engines:  # which go on at the same time
+        for engine in self._engines:  # the others continue meanwhile
             engine.drain(max(0.0, end - time.monotonic()))
         self._uvicorn.should_exit = True
         self._thread.join()

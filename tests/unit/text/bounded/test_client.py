@@ -55,7 +55,7 @@ def test_a_signal_ends_the_wait_and_the_next_request_gets_its_own_answer(tokeniz
 
 
 def test_a_request_that_waits_for_one_that_ends_the_process_is_answered_by_another(tokenizer):
-    """It once failed as a fault of convo, because the pipes of the process were closed."""
+    """The closed pipes of the process are no fault of convo."""
     assert render_all(tokenizer, EACH, [[Turn("user", "before")]])
     first = client._processes[0]
     with ThreadPoolExecutor(3) as threads:
