@@ -23,7 +23,7 @@ def _own_state(tmp_path, monkeypatch):
 @pytest.mark.parametrize("leave", ["/quit\r", "/exit\r", "\x03", "\x04"])
 def test_a_chat_on_a_terminal_lasts_until_the_user_leaves(trained, leave):
     with convo_on_terminal(trained, *MODEL, "--max-new-tokens", 60) as terminal:
-        terminal.wait_for("exports/tiny on cpu", "template turns", "window 128", "you: ")
+        terminal.wait_for("exports/tiny on cpu", "template turns", "window 128 tokens", "you: ")
         terminal.type("Hello!\r")
         terminal.wait_for("model: ", "[cut at 60 tokens]", "you: ")
         terminal.type("word " * 200 + "\r")

@@ -91,7 +91,8 @@ def test_the_openai_client_talks_to_a_run_and_an_export_of_it(serve):
     *_, stopping, last = err.splitlines()
     assert stopping == "SIGTERM: finishing the running replies (at most 30 s)"
     assert last == "the server has stopped"
-    assert "serving tiny (exports/tiny), tiny-2 (runs/tiny)" in err
+    assert "serving tiny (exports/tiny), tiny-2 (runs/tiny); Ctrl-C stops the server" in err
+    assert f"chat page: {serving.url}\nAPI: {serving.url}/v1\n" in err
     assert f"POST {PATH} 200 tiny " in err
     assert f"POST {PATH} 400 unsupported_parameter " in err
     assert "Traceback" not in err

@@ -136,11 +136,9 @@ def serve(
                     model.id if model.id == path else f"{model.id} ({path})"
                     for model, path in zip(served, models, strict=True)
                 )
-                announce(f"serving {names}", is_quiet=is_quiet)
-                announce(
-                    f"chat page {listening.url}, API {listening.url}/v1; Ctrl-C stops the server",
-                    is_quiet=is_quiet,
-                )
+                announce(f"serving {names}; Ctrl-C stops the server", is_quiet=is_quiet)
+                announce(f"chat page: {listening.url}", is_quiet=is_quiet)
+                announce(f"API: {listening.url}/v1", is_quiet=is_quiet)
                 if as_json:
                     print_json(
                         "serve", {"url": listening.url, "models": [model.id for model in served]}

@@ -24,7 +24,7 @@ def banner_of(model: str, generator: Generator, saved_in: Path | None) -> str:
         loss = loaded.own.loss
         parts.append(loaded.title + ("" if loss is None else f", loss {loss:.3f}"))
     parts.append(f"template {encoder.template.name}")
-    parts.append(f"window {encoder.max_length:,}")
+    parts.append(f"window {encoder.max_length:,} tokens")
     if saved_in is not None:
         parts.append(f"saved in {shown_path(saved_in)}")
     return printable(" · ".join(parts)).replace("\n", " ")
