@@ -7,7 +7,6 @@ Shapes: B rows, S slots of the cache, T tokens, N positions, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,10 @@ from transformers.cache_utils import DynamicCache
 
 from convo_cli.model.decoding.passes.cached_rows import CachedRows, plain_layers
 from convo_cli.model.decoding.passes.forward import Ids, Pass
+from convo_cli.model.decoding.passes.model_call import ModelCall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_CACHE_NAMES = ("past_key_values", "cache_params", "state")
-"""Names of the cache in a model's output; the parameter of the model has the same name."""
 
 
 class CachedForward:
@@ -30,10 +27,8 @@ class CachedForward:
 
     def __init__(self, model: PreTrainedModel, *, has_cache: bool = True) -> None:
         self.has_cache = has_cache
-        self._model = model
-        accepted = inspect.signature(model.forward).parameters
-        self._has_positions = "position_ids" in accepted
-        self._keeps_logits = "logits_to_keep" in accepted
+        self.call = ModelCall(model, has_cache=has_cache)
+        self._device = model.device
 
     def start(self, prompts: Sequence[Ids], room: int) -> tuple[CachedRows, Tensor]:
         """Read the prompts in one padded batch."""
@@ -43,13 +38,13 @@ class CachedForward:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        rows = CachedRows(self, ids.to(self._model.device), mask.to(self._model.device))
+        rows = CachedRows(self.call, ids.to(self._device), mask.to(self._device))
         return rows, rows.read()
 
     def read(self, ids: Ids, positions: Ids) -> CachedPass:
         """Read a dialogue as training does, without padding."""
-        row = torch.tensor([ids], device=self._model.device)  # (1, T)
-        wanted = torch.tensor(positions, device=self._model.device)
+        row = torch.tensor([ids], device=self._device)  # (1, T)
+        wanted = torch.tensor(positions, device=self._device)
         output = self.call(row, torch.ones_like(row), None, keep=wanted)
         logits: Tensor = output.logits[0]
         # Some models accept `logits_to_keep`, but not as positions.
@@ -60,7 +55,7 @@ class CachedForward:
     def branch(self, parts: Sequence[tuple[Pass, int]], room: int) -> CachedRows:
         """Copy the first slots of each cache into one padded batch."""
         width = max(length for _, length in parts)
-        device = self._model.device
+        device = self._device
         mask = torch.zeros((len(parts), width), dtype=torch.long, device=device)
         for row, (_, length) in enumerate(parts):
             mask[row, width - length :] = 1
@@ -75,30 +70,7 @@ class CachedForward:
                 values[row, :, width - length :] = layers[index].values[0, :, :length]
             cache.update(keys, values, index)
         empty = torch.zeros((len(parts), 0), dtype=torch.long, device=device)
-        return CachedRows(self, empty, mask, cache)
-
-    def call(
-        self, ids: Tensor, mask: Tensor, cache: tuple[str, Any] | None, *, keep: int | Tensor = 1
-    ) -> Any:
-        """Call the model with new ids (B, T), and the mask (B, S) of all slots so far."""
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if self._has_positions:
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as in transformers' `generate`
-            inputs["position_ids"] = positions[:, -ids.shape[1] :]
-        if self._keeps_logits:
-            inputs["logits_to_keep"] = keep
-        if cache is not None:
-            inputs[cache[0]] = cache[1]
-        return self._model(**inputs, use_cache=self.has_cache)
-
-    def cache_of(self, output: Any) -> tuple[str, Any] | None:
-        """Return the name and value of the cache in the model's output, if it has one."""
-        if not self.has_cache:
-            return None
-        for name in _CACHE_NAMES:
-            if (value := getattr(output, name, None)) is not None:
-                return name, value
-        return None
+        return CachedRows(self.call, empty, mask, cache)
 
 
 class CachedPass:

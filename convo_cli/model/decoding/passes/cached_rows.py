@@ -9,7 +9,7 @@ Shapes: B rows, S slots of the cache, T tokens, H heads, D width of a head, V vo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,21 +17,16 @@ from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from convo_cli.model.decoding.passes.forward import Ids
-
-if TYPE_CHECKING:
-    from convo_cli.model.decoding.passes.cached_forward import CachedForward
-
-NamedCache: TypeAlias = tuple[str, Any]
-"""A cache, and the name of the model's parameter for it."""
+from convo_cli.model.decoding.passes.model_call import ModelCall, NamedCache
 
 
 class CachedRows:
     """Rows of a batch: their mask, their cache, and the ids that are not in the cache yet."""
 
     def __init__(
-        self, forward: CachedForward, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None
+        self, call: ModelCall, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None
     ) -> None:
-        self._forward = forward
+        self._call = call
         self._ids = ids  # (B, T) not yet read; all tokens if there is no cache
         self._mask = mask  # (B, S)
         self._cache: NamedCache | None = None if cache is None else ("past_key_values", cache)
@@ -51,8 +46,8 @@ class CachedRows:
 
     def read(self) -> Tensor:
         """Read the ids, and return the logits of the next tokens, (B, V)."""
-        output = self._forward.call(self._ids, self._mask, self._cache)
-        self._cache = self._forward.cache_of(output)
+        output = self._call(self._ids, self._mask, self._cache)
+        self._cache = self._call.cache_of(output)
         logits: Tensor = output.logits[:, -1]
         return logits
 
@@ -100,7 +95,7 @@ class CachedRows:
         """Copy one row, without its padding."""
         padding = self._mask.shape[1] - self.num_tokens[place]
         row = CachedRows(
-            self._forward, self._ids[place : place + 1], self._mask[place : place + 1, padding:]
+            self._call, self._ids[place : place + 1], self._mask[place : place + 1, padding:]
         )
         if self._cache is None:
             row._ids = row._ids[:, padding:]
