@@ -24,7 +24,7 @@ from convo_cli.chat.session_folder import (
 )
 from convo_cli.chat.session_lines import note_on_model
 from convo_cli.errors import ConvoError, DiskError, UsageError
-from convo_cli.storage.atomic import disk_errors
+from convo_cli.storage.atomic import disk_errors, remove_leftovers_of
 from convo_cli.storage.folder import delete
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ class SessionFile:
                     hint="leave that chat first, or start a new session",
                 ) from None
         self._lock = lock
+        with suppress(DiskError):
+            remove_leftovers_of(self.path)
 
     def save(self, session: ChatSession, *, warns_again: bool = False) -> str | None:
         """Save the session; return a warning if this fails.

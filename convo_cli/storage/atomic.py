@@ -217,6 +217,14 @@ def remove_leftovers(folder: Path, *, below: Path | None = None) -> None:
                     home.delete(name)
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Delete the remains of interrupted writes of one file; only the holder of its lock may."""
+    with disk_errors(path), open_folder(path.parent) as home:
+        for name in home.names():
+            if name.startswith(f"{_ASIDE}{path.name}-"):
+                home.delete(name)
+
+
 def _mebibytes(num_bytes: int) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB"
 

@@ -231,6 +231,19 @@ def test_a_line_of_any_length_is_skipped_with_bounded_memory(monkeypatch, capsys
     assert peak < 2**24
 
 
+def test_lines_that_cannot_be_answered_take_no_memory(monkeypatch, capsys):
+    monkeypatch.setattr("convo_cli.cli.views.chatting.piped._show", lambda remark, number: None)
+    lines = Endless(b"\xff\n", 2**16)
+    tracemalloc.start()
+    try:
+        assert pipe(monkeypatch, capsys, parrot(), lines)[0] is False
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines.num_read >= 2**16
+    assert peak < 2**20
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_lines_without_end_end_with_the_conversation(monkeypatch, capsys, as_json):
     monkeypatch.setattr("convo_cli.chat.conversation.MAX_CHARACTERS", 5000)

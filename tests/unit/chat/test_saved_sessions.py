@@ -365,3 +365,30 @@ def test_a_folder_that_others_can_change_is_refused(home, talk, tmp_path):
     first, *_ = warnings_of(talk("one"))
     assert "it is a symbolic link" in first
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_what_a_killed_save_left_is_removed_when_the_session_is_reopened(home, talk):
+    file = saved(talk("one"))
+    file.close()
+    left = [file.path.with_name(f".tmp-{file.path.name}-{number}") for number in (1, 99999)]
+    other = file.path.with_name(f".tmp-x{file.path.name}-1")  # of a save of another chat
+    for path in (*left, other):
+        path.write_text("{")
+    session, held, _ = reopen(file.path, talk().generator)
+    assert len(session.exchanges) == 1
+    assert [path.exists() for path in (*left, other)] == [False, False, True]
+    held.close()
+
+
+def test_each_failure_after_a_success_is_a_warning(home, talk):
+    session = talk("one")
+    file = saved(session)
+    folder = file.path.parent
+    for _ in range(2):
+        folder.chmod(0o777)
+        assert "other users may write to it" in (file.save(session) or "")
+        assert file.save(session) is None
+        assert "other users may write to it" in (file.save(session, warns_again=True) or "")
+        folder.chmod(0o700)
+        assert file.save(session) is None
+    file.close()

@@ -59,10 +59,9 @@ def answer_lines(
     """
     speakers = [_Speaker(*pair) for pair in zip(models, sessions, strict=True)]
     write = _ignore if as_json else _write
-    is_full = False
+    is_full, is_all_answered = False, True
     for number, line in piped_lines():
-        if isinstance(line, DataError):
-            _report(line, number)
+        remarks: list[DataError | str] = [line] if isinstance(line, DataError) else []
         for column, speaker in enumerate(speakers):
             write("\t" if column else "")
             label = f"{speaker.name}: " if len(speakers) > 1 else ""
@@ -71,21 +70,26 @@ def answer_lines(
                     raise line
                 reply = _answer(speaker.session, line, write)
             except DataError as error:
+                is_all_answered = False
                 is_full = is_full or isinstance(error, ConversationFullError)
-                speaker.lines.append(LineAnswer(number, error=error.message, hint=error.hint))
+                answer = LineAnswer(number, error=error.message, hint=error.hint)
                 if error is not line:
-                    _report(error, number, label)
+                    remarks.append(DataError(f"{label}{error.message}", hint=error.hint))
             else:
-                speaker.lines.append(_described(number, reply))
+                answer = _described(number, reply)
                 if (note := note_on(reply)) and not is_quiet:
-                    sys.stderr.write(printable(f"note: line {number}: {label}{note}\n"))
-        write("\n")
+                    remarks.append(f"note: line {number}: {label}{note}\n")
+            if as_json:  # an endless pipe must not fill the memory with answers
+                speaker.lines.append(answer)
+        write("\n")  # before the remarks, which may appear on the same terminal
+        for remark in remarks:
+            _show(remark, number)
         if is_full:  # no message fits any more
             break
     if as_json:
         records = [_record(speaker) for speaker in speakers]
         print_json("chat", records[0] if len(records) == 1 else {"models": records})
-    return all(line.error is None for speaker in speakers for line in speaker.lines)
+    return is_all_answered
 
 
 def _answer(session: ChatSession, line: str, write: Callable[[str], None]) -> Reply:
@@ -97,10 +101,13 @@ def _answer(session: ChatSession, line: str, write: Callable[[str], None]) -> Re
         write(_BREAKS.sub(" ", shown.finish()))
 
 
-def _report(error: DataError, number: int, label: str = "") -> None:
-    """Show the error of one line, with its place unless the message already has it."""
-    place = "" if error.message.startswith("<stdin>:") else f"<stdin>:{number}: "
-    show_error(DataError(f"{place}{label}{error.message}", hint=error.hint))
+def _show(remark: DataError | str, number: int) -> None:
+    """Show a note, or the error of one line, with its place unless the message already has it."""
+    if isinstance(remark, str):
+        sys.stderr.write(printable(remark))
+        return
+    place = "" if remark.message.startswith("<stdin>:") else f"<stdin>:{number}: "
+    show_error(DataError(f"{place}{remark.message}", hint=remark.hint))
 
 
 def _described(number: int, reply: Reply) -> LineAnswer:
