@@ -244,3 +244,13 @@ def test_a_process_that_leaves_at_once_restores_the_terminal(monkeypatch):
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
     assert terminal.is_normal
     terminal.close()
+
+
+def test_a_long_question_has_its_own_line_on_a_narrow_terminal(encoder):
+    terminal = chat(
+        {"a-long-model": Speaker(encoder, "ok"), "b": Speaker(encoder, "yes")},
+        ("hi", "a-long-model: ok", "b: yes"),
+        ("/edit a-long-model\r, fine", "> ok", ", fine", "[changed reply 1"),
+        columns=20,
+    )
+    assert "a-long-model, reply\n1:\n> ok, fine\n[changed" in terminal.text

@@ -6,11 +6,12 @@ prompt_toolkit is imported in the functions, because a chat through a pipe does 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.cli.console import printable
-from convo_cli.cli.views.chatting.chat_screen import USER, Screen
+from convo_cli.cli.views.chatting.chat_screen import USER, Screen, text_width, width_of
 from convo_cli.cli.views.chatting.prompts.external_editor import edited
 from convo_cli.cli.views.chatting.prompts.prompt_history import HistoryFile, history_path
 from convo_cli.errors import UsageError
@@ -65,6 +66,9 @@ class LineEditor:
         A ``default`` is shown to be edited; its text does not enter the history.
         """
         session = self._messages if default is None else self._others
+        if text_width(label) * 3 > width_of(sys.stderr) * 2:  # too little room beside it
+            self._screen.tell(label.rstrip())
+            label = "> "
         text = session.prompt([(f"bold ansi{USER}", label)], default=default or "")
         return text.encode("utf-8", "replace").decode("utf-8")  # pasted input may be invalid text
 
