@@ -179,7 +179,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
         assert "Traceback" not in terminal.text
         lines = terminal.text.split("\n")
     assert {command.name for command in COMMANDS} <= {*typed, "quit"}
-    assert sum(line.startswith(f"{labels[0]}: ") for line in lines) >= 200
+    assert sum(line.startswith(f"{labels[0]}:") for line in lines) >= 200
     assert len(json.loads(copy.read_text(encoding="utf-8"))["messages"]) == 1 + 2 * 190
 
 
