@@ -7,6 +7,7 @@ effect.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -182,7 +183,7 @@ def _without_neutral(
             continue
         if name in neutral:
             if not any(_is_same(one, value) for value in neutral[name]):
-                values = " or ".join(map(_as_shown, neutral[name]))
+                values = " or ".join(map(json.dumps, neutral[name]))
                 raise ApiError(
                     400,
                     f"{place}{name}: only {values} is supported",
@@ -207,10 +208,6 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _as_shown(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
-
-
 def _as_api_error(error: ErrorDetails) -> ApiError:
     place = ""
     for part in error["loc"]:
@@ -222,7 +219,8 @@ def _as_api_error(error: ErrorDetails) -> ApiError:
     if error["type"] == "extra_forbidden":
         message = f"{place}: this server does not support the parameter"
         return ApiError(400, message, code="unsupported_parameter", param=place)
-    return _refused(place, error["msg"])
+    is_no_object = error["type"] == "model_type"  # pydantic names the class
+    return _refused(place, "Input should be an object" if is_no_object else error["msg"])
 
 
 def _refused(place: str, reason: str) -> ApiError:

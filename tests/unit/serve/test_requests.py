@@ -84,6 +84,19 @@ def test_a_field_without_effect_is_accepted_only_at_its_neutral_values(name):
         assert refusal(**{name: value}) == (name, "unsupported_parameter")
 
 
+def test_a_refusal_speaks_of_json_and_not_of_python():
+    for fields, message in (
+        ({"messages": [None]}, "messages[0]: Input should be an object"),
+        ({"stream_options": []}, "stream_options: Input should be an object"),
+        ({"response_format": 1}, 'response_format: only {"type": "text"} is supported'),
+        ({"tool_choice": {}}, 'tool_choice: only "none" or "auto" is supported'),
+        ({"store": 1}, "store: only false is supported"),
+    ):
+        with pytest.raises(ApiError) as caught:
+            read({"messages": [USER], **fields})
+        assert caught.value.message == message
+
+
 def test_true_is_not_the_number_one():
     assert refusal(n=True) == ("n", "unsupported_parameter")
     assert refusal(logprobs=0) == ("logprobs", "unsupported_parameter")
