@@ -84,7 +84,7 @@ def test_a_field_without_effect_is_accepted_only_at_its_neutral_values(name):
         assert refusal(**{name: value}) == (name, "unsupported_parameter")
 
 
-def test_a_refusal_speaks_of_json_and_not_of_python():
+def test_a_refusal_names_types_of_json_and_not_of_python():
     for fields, message in (
         ({"messages": [None]}, "messages[0]: Input should be an object"),
         ({"stream_options": []}, "stream_options: Input should be an object"),

@@ -1,4 +1,4 @@
-"""Notes on replies."""
+"""The note that is shown after a reply."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ from convo_cli.model.decoding.generator import Reply
         (Reply("Hell", (1,), False, 0), "cut at 1 token"),
     ],
 )
-def test_a_note_says_what_is_special_about_a_reply(reply, note):
+def test_a_note_names_dropped_turns_and_empty_or_cut_replies(reply, note):
     assert note_on(reply) == note
