@@ -179,7 +179,8 @@ class Engine:
             submitted, self._submitted = self._submitted, []
             cancelled, self._cancelled = self._cancelled, []
             for task in submitted:
-                self._batch.add(task.request)
+                if not task.is_over:
+                    self._batch.add(task.request)
         for task in cancelled:
             self._batch.remove(task.request)
         for outcome in self._batch.step():
