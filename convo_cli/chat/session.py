@@ -57,13 +57,13 @@ class ChatSession(Conversation):
         """
         saved = line if isinstance(line, SavedLine) else parse_line(line)
         session = cls(generator, settings or saved.record.sampling, seed=seed)
-        require_contract(saved, session)
+        require_contract(saved, session.contract, generator)
         session.restore(saved.system, saved.exchanges())
         return session
 
     def to_line(self) -> dict[str, Any]:
         """Return the session as one line of training data, with the chosen replies only."""
-        return line_of(self)
+        return line_of(self, self.generator, self.contract, self.settings)
 
     @cached_property
     def contract(self) -> str:

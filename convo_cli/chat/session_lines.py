@@ -23,7 +23,7 @@ from convo_cli.data.shapes.known_keys import SESSION_KEY
 from convo_cli.errors import ChangedError, DataError
 
 if TYPE_CHECKING:
-    from convo_cli.chat.session import ChatSession
+    from convo_cli.chat.conversation import Conversation
     from convo_cli.model.decoding.generator import Generator
 
 _SHOWN_DIGITS = 12  # of a hash, in messages
@@ -99,20 +99,22 @@ class SavedLine(_Part):
         return found
 
 
-def line_of(session: ChatSession) -> dict[str, Any]:
-    """Return the line of a session."""
-    exchanges = session.exchanges
+def line_of(
+    conversation: Conversation, generator: Generator, contract: str, settings: GenerationSettings
+) -> dict[str, Any]:
+    """Return the line of a conversation with a model of this contract."""
+    exchanges = conversation.exchanges
     bad = [n for n, one in enumerate(exchanges, 1) if one.chosen_reply.is_good is False]
     record = {
         "version": 1,
         "convo": __version__,
         "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "model": name_of(session.generator),
-        "contract": session.contract,
-        "sampling": session.settings.model_dump(),
+        "model": name_of(generator),
+        "contract": contract,
+        "sampling": settings.model_dump(),
         "bad": bad,
     }
-    messages = list(_messages(session.system, exchanges))
+    messages = list(_messages(conversation.system, exchanges))
     has_target = any(one["role"] == "assistant" and one.get("train", True) for one in messages)
     whole: dict[str, Any] = {SESSION_KEY: record}
     return whole | ({} if has_target else {"train": False}) | {"messages": messages}
@@ -144,13 +146,13 @@ def parse_line(line: Mapping[str, Any] | bytes) -> SavedLine:
         ) from None
 
 
-def require_contract(saved: SavedLine, session: ChatSession) -> None:
-    """Raise ChangedError if the contract of a session is not that of the model."""
-    theirs, ours = saved.record.contract, session.contract
+def require_contract(saved: SavedLine, ours: str, generator: Generator) -> None:
+    """Raise ChangedError if the contract of a session is not that of the model, ``ours``."""
+    theirs = saved.record.contract
     if theirs != ours:
         raise ChangedError(
             f"the session was saved with {_shown_name(saved)} (contract {theirs[:_SHOWN_DIGITS]}), "
-            f"but {name_of(session.generator)} renders dialogues differently (contract "
+            f"but {name_of(generator)} renders dialogues differently (contract "
             f"{ours[:_SHOWN_DIGITS]})",
             hint="use a model with the same tokenizer, template and window",
         )

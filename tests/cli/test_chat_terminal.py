@@ -12,8 +12,8 @@ import termios
 
 import pytest
 
-from convo_cli.cli.views.chatting.chat_commands import COMMANDS
 from convo_cli.cli.views.chatting.chat_screen import text_width
+from convo_cli.cli.views.chatting.slash_commands.chat_commands import COMMANDS
 from tests.commands import EXECUTABLE, environment
 from tests.forks import start_fork
 from tests.terminals import Terminal, convo_on_terminal

@@ -18,7 +18,7 @@ from convo_cli.errors import DataError, UsageError
 from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
-    from convo_cli.cli.views.chatting.terminal import Chat, Talker
+    from convo_cli.cli.views.chatting.chat_loop import Chat, Talker
 
 _MOST_REPLIES = 9  # of one /retry
 

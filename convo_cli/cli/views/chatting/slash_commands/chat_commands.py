@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convo_cli.chat.session_values import KEYS
-from convo_cli.cli.views.chatting import actions
 from convo_cli.cli.views.chatting.chat_screen import width_of
-from convo_cli.cli.views.chatting.session_commands import load, save
+from convo_cli.cli.views.chatting.slash_commands import actions
+from convo_cli.cli.views.chatting.slash_commands.session_commands import load, save
 from convo_cli.errors import UsageError
 from convo_cli.wording import quoted
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completion
 
-    from convo_cli.cli.views.chatting.terminal import Chat, Talker
+    from convo_cli.cli.views.chatting.chat_loop import Chat, Talker
 
 _KEYS = (
     ("//text", "sends a message that begins with a slash: /text"),

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from convo_cli.chat.saved_sessions import recent_sessions, reopen
 from convo_cli.chat.session_folder import write_session
-from convo_cli.cli.views.chatting.actions import one_of, split
 from convo_cli.cli.views.chatting.banner import shown_path
+from convo_cli.cli.views.chatting.slash_commands.actions import one_of, split
 from convo_cli.errors import DataError, DiskError
 from convo_cli.storage.atomic import disk_errors
 from convo_cli.storage.files import require_regular
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
-    from convo_cli.cli.views.chatting.terminal import Chat, Talker
+    from convo_cli.cli.views.chatting.chat_loop import Chat, Talker
 
 
 def save(chat: Chat, text: str) -> None:
