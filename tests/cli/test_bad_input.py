@@ -528,27 +528,10 @@ CASES = {
     "chat: a GPU that is not there": Case(
         ["chat", EXPORT, "--device", "cuda:7"], 2, "device cuda:7: this machine has …"
     ),
-    "chat: no UTF-8": Case(
-        ["chat", EXPORT], 3, "<stdin>:1:4: byte 0xFF is not UTF-8", stdin=b"hi \xff\n"
+    "serve: all networks without a key": Case(
+        ["serve", EXPORT, "--host", "0.0.0.0"], 2, "--host 0.0.0.0: other machines"
     ),
-    "chat: a message too long": Case(
-        ["chat", EXPORT],
-        3,
-        "<stdin>:1: the last message has …of 128 leaves only 119",
-        stdin=b"word " * 400,
-    ),
-    "chat: a line too long to be read": Case(
-        ["chat", EXPORT],
-        3,
-        "<stdin>:2: the line is longer than 1,048,576 bytes",
-        stdin=b"\n" + b"a" * 2**21,
-    ),
-    "chat: a system text too long": Case(
-        ["chat", EXPORT, "--system", "word " * 400],
-        3,
-        "<stdin>:1: the last message has …tokens of system text",
-        stdin=b"hi\n",
-    ),
+    "serve: no model": Case("serve nowhere", 2, "nowhere"),
     "chat: a model that nobody knows how to talk to": Case(
         "chat model",
         2,
@@ -657,7 +640,8 @@ ONE_OF_EACH_COMMAND = (
     "init-config: the file exists",
     "validate-data: missing",
     "train: a torn line",
-    "chat: a message too long",
+    "chat: a model that nobody knows how to talk to",
+    "serve: all networks without a key",
     "resume: changed training data",
     "export: a model that is a damaged checkpoint",
     "evaluate: a model that has weights of another size",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,50 +106,60 @@ def serve(
         allowed.append(host)
     for model in models:
         require_model(model, load)
-    listening = listen(host, addresses, port)
-    for model in models:
-        announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
+    with closing(listen(host, addresses, port)) as listening:
+        for model in models:
+            announce(f"loading {model} (this takes a few seconds)", is_quiet=is_quiet)
 
-    log = LogWriter()
+        log = LogWriter()
 
-    def write_line(line: str) -> None:
-        log.write_line(printable(line))
+        def write_line(line: str) -> None:
+            log.write_line(printable(line))
 
-    served = _load(models, load, base, device, max_rows, max_waiting, write_line, is_quiet=is_quiet)
-    from convo_cli.serve.api import Api
-    from convo_cli.serve.running import DRAIN_SECONDS, Server
-    from convo_cli.signals import answering
-    from convo_cli.signals import listening as listening_to_signals
+        served = _load(
+            models, load, base, device, max_rows, max_waiting, write_line, is_quiet=is_quiet
+        )
+        from convo_cli.serve.api import Api
+        from convo_cli.serve.running import DRAIN_SECONDS, Server
+        from convo_cli.signals import answering
+        from convo_cli.signals import listening as listening_to_signals
 
-    api = Api(
-        served,
-        hosts=allowed,
-        api_key=key,
-        log_request=None if is_quiet else write_line,
-        log_fault=write_line,
+        api = Api(
+            served,
+            hosts=allowed,
+            api_key=key,
+            log_request=None if is_quiet else write_line,
+            log_fault=write_line,
+        )
+        server = Server(api, [model.engine for model in served], listening)
+        try:
+            with answering(write_line), listening_to_signals() as stop:
+                answer = f"finishing the running replies (at most {DRAIN_SECONDS:.0f} s)"
+                with stop.finishing(answer):
+                    server.start()
+                    _tell_address(listening.url, models, served, is_quiet=is_quiet)
+                    if as_json:
+                        ids = [model.id for model in served]
+                        print_json("serve", {"url": listening.url, "models": ids})
+                        sys.stdout.flush()
+                    server.wait(stop)
+                raise StoppedError(stop.signal_number or 0, "the server has stopped")
+        finally:
+            if not log.close():
+                discard_output(2)  # the outcome would wait for the reader of the log
+
+
+def _tell_address(
+    url: str, models: list[str], served: list[ServedModel], *, is_quiet: bool
+) -> None:
+    from convo_cli.cli.console import announce
+
+    names = ", ".join(
+        model.id if model.id == path else f"{model.id} ({path})"
+        for model, path in zip(served, models, strict=True)
     )
-    server = Server(api, [model.engine for model in served], listening)
-    try:
-        with answering(write_line), listening_to_signals() as stop:
-            with stop.finishing(f"finishing the running replies (at most {DRAIN_SECONDS:.0f} s)"):
-                server.start()
-                names = ", ".join(
-                    model.id if model.id == path else f"{model.id} ({path})"
-                    for model, path in zip(served, models, strict=True)
-                )
-                announce(f"serving {names}; Ctrl-C stops the server", is_quiet=is_quiet)
-                announce(f"chat page: {listening.url}", is_quiet=is_quiet)
-                announce(f"API: {listening.url}/v1", is_quiet=is_quiet)
-                if as_json:
-                    print_json(
-                        "serve", {"url": listening.url, "models": [model.id for model in served]}
-                    )
-                    sys.stdout.flush()
-                server.wait(stop)
-            raise StoppedError(stop.signal_number or 0, "the server has stopped")
-    finally:
-        if not log.close():
-            discard_output(2)  # the outcome would wait for the reader of the log
+    announce(f"serving {names}; Ctrl-C stops the server", is_quiet=is_quiet)
+    announce(f"chat page: {url}", is_quiet=is_quiet)
+    announce(f"API: {url}/v1", is_quiet=is_quiet)
 
 
 def _require_packages() -> None:

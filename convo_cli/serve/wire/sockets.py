@@ -27,6 +27,11 @@ class Listening:
     host: str
     port: int
 
+    def close(self) -> None:
+        """Free the port; sockets that are closed already stay so."""
+        for each in self.sockets:
+            each.close()
+
     @property
     def url(self) -> str:
         """Return the address for a browser on this machine."""
