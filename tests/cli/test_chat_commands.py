@@ -55,6 +55,20 @@ def test_a_greedy_retry_says_that_the_reply_stays_the_same(encoder):
     assert terminal.text.count("the same reply") == 2
 
 
+def test_the_conversation_is_shown_with_the_numbers_of_its_replies(encoder):
+    terminal = chat(
+        {"m": Speaker(encoder, "ok")},
+        ("/show", "there is no reply yet; send a message first"),
+        ("one", "model: ok"),
+        ("/good", "good"),
+        ("two", "model: ok"),
+        ("/show", "you: one", "model (1, good): ok", "you: two", "model (2): ok"),
+        ("/show 2", "you: two", "model (2): ok"),
+        ("/show 3", "expected a number from 1 to 2, not "),
+    )
+    assert terminal.text.count("model (1, good): ok") == 1
+
+
 @pytest.mark.parametrize(
     "number", ["-1", "0", "10", "1e3", "٣", "²", "1" + "0" * 30, "NaN", '""', "1 1", "x" * 300]
 )

@@ -65,7 +65,7 @@ def test_a_continued_chat_shows_its_last_exchange_and_retries_are_tries(trained)
         terminal.type("\x04")
         assert terminal.process.wait(60) == 0
     with convo_on_terminal(trained, *MODEL, "--continue") as terminal:
-        terminal.wait_for("(1 exchange)", "/help lists", "you: Hello!", "model: A better reply")
+        terminal.wait_for("(1 exchange)", "/help lists", "you: Hello!", "model (1, good): A better reply")
         terminal.type("/good runs/tiny\r")
         terminal.wait_for("takes no arguments", "you: ")
         terminal.type("\x04")
@@ -167,6 +167,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
         run("/set", "seed", "seed")
         run("/tokens", labels[0], "tokens/s", labels[1], "tokens/s")
         run("/nothing", "command")
+        run("/show 189", "(190", "(190")
         run(f"/save {labels[1]} {copy}", "data]")
         run("/reset", "conversation]")
         run(f"/load {labels[1]}", "loaded 190")

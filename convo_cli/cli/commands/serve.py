@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from convo_cli.serve.served_models import ServedModel
     from convo_cli.serve.wire.access_log import WriteLine
 
-_PACKAGES = ("starlette.routing", "uvicorn")
-
 
 def serve(
     models: Annotated[
@@ -165,8 +163,8 @@ def _tell_address(
 def _require_packages() -> None:
     """Import what the server needs; UsageError with the command that installs it."""
     try:
-        for name in _PACKAGES:
-            importlib.import_module(name)
+        importlib.import_module("starlette.routing")
+        importlib.import_module("uvicorn")
     except ImportError as error:
         raise UsageError(
             f"convo serve needs the packages starlette and uvicorn ({first_line(error)})",

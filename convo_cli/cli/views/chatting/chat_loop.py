@@ -133,10 +133,17 @@ class Chat:
 
     def show_last(self, talker: Talker) -> None:
         """Show the last exchange of a continued conversation, as a reminder."""
-        if talker.session.exchanges:
-            last = talker.session.exchanges[-1]
-            self.screen.recall("you", USER, last.message)
-            self.screen.recall(talker.label, talker.colour, last.chosen_reply.text)
+        self.show_from(talker, len(talker.session.exchanges))
+
+    def show_from(self, talker: Talker, first: int) -> None:
+        """Show the exchanges from this number on; each reply has its number and its mark."""
+        for number, exchange in enumerate(talker.session.exchanges, 1):
+            if number >= first:
+                reply = exchange.chosen_reply
+                mark = {True: ", good", False: ", bad", None: ""}[reply.is_good]
+                self.screen.recall("you", USER, exchange.message)
+                label = f"{talker.label} ({number}{mark})"
+                self.screen.recall(label, talker.colour, reply.text)
 
     def save(self) -> None:
         """Save each session; warn the first time that this fails."""

@@ -86,6 +86,16 @@ def reset(chat: Chat, text: str) -> None:
     chat.screen.note("started a new conversation")
 
 
+def show(chat: Chat, text: str) -> None:
+    """Show the conversation from a reply on, with the numbers for /edit."""
+    talkers, rest = split(chat, text)
+    for talker, prefix in named(chat, talkers):
+        with chat.showing_errors(talker.label if prefix else ""):
+            if not talker.session.exchanges:
+                raise DataError("there is no reply yet", hint="send a message first")
+            chat.show_from(talker, _number(rest, len(talker.session.exchanges)) if rest else 1)
+
+
 def undo(chat: Chat, text: str) -> None:
     """Remove the last exchange."""
     for talker, prefix in _chosen(chat, text):

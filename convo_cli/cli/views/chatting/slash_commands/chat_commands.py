@@ -69,6 +69,7 @@ COMMANDS = (
     Command("system", "[TEXT|-]", "shows or sets the system text; - removes it", actions.system),
     Command("set", "[KEY [VALUE]]", "shows or changes how replies are sampled", actions.set_value),
     Command("reset", "", "starts a new conversation", actions.reset),
+    Command("show", "[N]", "shows the conversation, from reply N on", actions.show),
     Command("undo", "", "removes the last message and its reply", actions.undo),
     Command("retry", "[N]", "asks for another reply, or for N to choose from", actions.retry),
     Command("edit", "[N]", "changes the text of reply N, or of the last one", actions.edit),
