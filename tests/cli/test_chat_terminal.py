@@ -161,7 +161,7 @@ def test_two_hundred_turns_with_every_command(trained, tmp_path, columns):
             if turn % 20 == 9:
                 run(f"/good {label}", f"[{label}:", "good")
                 run(f"/bad {label}", f"[{label}:", "bad")
-        run("/help", "/quit", "leaves")
+        run("/help", "/quit", "leaves", labels[0], "or", labels[1])
         run("/system Be brief.", "text]")
         run("/set temperature 0.9", *(f"{label}:" for label in labels))
         run("/set", "seed", "seed")

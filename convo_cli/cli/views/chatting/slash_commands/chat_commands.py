@@ -57,6 +57,9 @@ def _show_help(chat: Chat, text: str) -> None:
         f"{name}\n  {effect}" if is_narrow else f"{name:<{size}}{effect}" for name, effect in rows
     )
     chat.screen.tell("\n".join(lines))
+    if len(chat.talkers) > 1:
+        labels = " or ".join(talker.label for talker in chat.talkers)
+        chat.screen.tell(f"A command is for all models, or for the one named first: {labels}.")
 
 
 def _quit(chat: Chat, text: str) -> None:
