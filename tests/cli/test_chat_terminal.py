@@ -65,7 +65,9 @@ def test_a_continued_chat_shows_its_last_exchange_and_retries_are_tries(trained)
         terminal.type("\x04")
         assert terminal.process.wait(60) == 0
     with convo_on_terminal(trained, *MODEL, "--continue") as terminal:
-        terminal.wait_for("(1 exchange)", "/help lists", "you: Hello!", "model (1, good): A better reply")
+        terminal.wait_for(
+            "(1 exchange)", "/help lists", "you: Hello!", "model (1, good): A better reply"
+        )
         terminal.type("/good runs/tiny\r")
         terminal.wait_for("takes no arguments", "you: ")
         terminal.type("\x04")
