@@ -48,3 +48,12 @@ def work(trained: Path, tmp_path: Path) -> Path:
 def convo(work: Path) -> Convo:
     """Runs a command in that copy."""
     return partial(run_here, work)
+
+
+@pytest.fixture
+def colour_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process a terminal with colours, and an empty state folder of the user."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("NO_COLOR", "COLUMNS", "VISUAL", "EDITOR"):
+        monkeypatch.delenv(name, raising=False)

@@ -13,15 +13,10 @@ from convo_cli.cli.views.chatting.prompts.typed_ahead import Keyboard
 from convo_cli.signals import leave
 from tests.terminals import Speaker, Terminal, chat_here
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
-
-
-@pytest.fixture(autouse=True)
-def _own_state(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("TERM", "xterm-256color")
-    for name in ("NO_COLOR", "COLUMNS", "VISUAL", "EDITOR"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals"),
+    pytest.mark.usefixtures("colour_terminal"),
+]
 
 
 @pytest.fixture

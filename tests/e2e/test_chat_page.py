@@ -6,35 +6,11 @@ import json
 
 import pytest
 
-from tests.browsing import Browsing, browsing, start_browser
-from tests.scripted_server import CONTRACT, Answer, ScriptedServer, scripted_server
+from tests.browsing import Browsing
+from tests.scripted_server import CONTRACT, Answer, ScriptedServer
 
 pytestmark = pytest.mark.slow
 ENTER, ESCAPE, TAB, SHIFT = "\ue007", "\ue00c", "\ue004", "\ue008"
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def driver(downloads):
-    started = start_browser(downloads)
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def server():
-    with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
-def page(driver, server):
-    with browsing(driver, server.address) as opened:
-        yield opened
 
 
 def messages(server: ScriptedServer) -> list[tuple[str, str]]:

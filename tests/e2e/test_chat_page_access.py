@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browsing import Browsing, browsing, start_browser
+from tests.browsing import Browsing, browsing
 from tests.scripted_server import Answer, scripted_server
 
 pytestmark = pytest.mark.slow
@@ -73,13 +73,6 @@ return [...document.querySelectorAll("body *")]
   .filter((one) => one.getBoundingClientRect().right > width + 0.5)
   .map((one) => one.outerHTML.slice(0, 120));
 """
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    started = start_browser(tmp_path_factory.mktemp("downloads"))
-    yield started
-    started.quit()
 
 
 @pytest.fixture

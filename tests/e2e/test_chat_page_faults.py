@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.browsing import Browsing, browsing, start_browser
+from tests.browsing import Browsing, browsing
 from tests.forks import run_fork
 from tests.hostile_texts import HOSTILE_TEXTS, MARKUP, valid_texts
 from tests.scripted_server import SAMPLING, Answer, ScriptedServer, scripted_server
@@ -19,30 +19,6 @@ SKELETON = """return [...document.querySelectorAll("#exchanges *, #chat-list *, 
   .map((one) => [one.tagName, ...one.getAttributeNames()])"""
 REQUESTED = "return performance.getEntriesByType('resource').map((one) => one.name)"
 SHORT = {name: text for name, text in valid_texts().items() if len(text) < 1000}
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def driver(downloads):
-    started = start_browser(downloads)
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def server():
-    with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
-def page(driver, server):
-    with browsing(driver, server.address) as opened:
-        yield opened
 
 
 def require_unmoved(page: Browsing, server: ScriptedServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from convo_cli.chat.session_lines import parse_line
 from convo_cli.serve.chat_page import chat_page
 from convo_cli.text.contract import contract_sha256, load_encoder
-from tests.browsing import browsing, start_browser
+from tests.browsing import browsing
 from tests.cli.conftest import make_trained
 from tests.commands import run_here
 from tests.forks import start_fork
@@ -23,18 +23,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_trained(tmp_path_factory.mktemp("served"))
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def driver(downloads):
-    started = start_browser(downloads)
-    yield started
-    started.quit()
 
 
 @pytest.fixture
