@@ -82,7 +82,7 @@ def test_a_conversation_becomes_training_data_and_a_session_of_the_terminal(
     for line in file.read_bytes().split(b"\n")[:-1]:
         saved = parse_line(line)
         assert saved.record.contract == contract
-        assert [one.shown.is_good for one in saved.exchanges()][:3] == [True, None, True]
+        assert [one.chosen_reply.is_good for one in saved.exchanges()][:3] == [True, None, True]
 
 
 def test_the_page_asks_for_the_key_of_the_server(driver, serve):
