@@ -15,7 +15,7 @@ from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit
 from convo_cli.export.exporting import TEMPLATE_FILE, Format
-from convo_cli.export.proof import Receipt, verify_export
+from convo_cli.export.proof.comparison import Receipt, verify_export
 from convo_cli.model.adapters.adapter_files import find_base, write_adapter
 from convo_cli.model.adapters.lora import adapter_of, base_folder_of
 from convo_cli.model.decoding.generator import Generator

@@ -18,7 +18,7 @@ from convo_cli import __version__
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError, UsageError
 from convo_cli.events import Emit, Notice
-from convo_cli.export.proof import Receipt
+from convo_cli.export.proof.comparison import Receipt
 from convo_cli.model.adapters.adapter_files import holds_adapter
 from convo_cli.model.adapters.lora import adapter_of, merge_adapter
 from convo_cli.model.create import num_embeddings

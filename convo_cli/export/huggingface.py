@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convo_cli.events import Emit
 from convo_cli.export.exporting import TEMPLATE_FILE, Format
-from convo_cli.export.proof import Receipt, verify_export
+from convo_cli.export.proof.comparison import Receipt, verify_export
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.storage.foreign_files import remove_foreign_entries
 

@@ -24,7 +24,7 @@ from convo_cli.export.legacy_tokenizer import (
     write_tokenizer,
 )
 from convo_cli.export.plain_receipt import verify_in_process
-from convo_cli.export.proof import OtherPromptError, Receipt
+from convo_cli.export.proof.comparison import OtherPromptError, Receipt
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries

@@ -13,7 +13,7 @@ from threading import Timer
 from typing import Any
 
 from convo_cli.errors import CheckpointError, DataError
-from convo_cli.export.proof import Comparison, Receipt, refused
+from convo_cli.export.proof.comparison import Comparison, Receipt, refused
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.text.bounded.rendering import Rendered, render_all
 

@@ -17,7 +17,7 @@ from convo_cli.export import legacy
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.legacy import LEGACY
 from convo_cli.export.legacy_tokenizer import write_tokenizer
-from convo_cli.export.proof import OtherPromptError
+from convo_cli.export.proof.comparison import OtherPromptError
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template

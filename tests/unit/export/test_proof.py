@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import CheckpointError
-from convo_cli.export.proof import verify_export
+from convo_cli.export.proof.comparison import verify_export
 from convo_cli.model.open import open_generator
 
 

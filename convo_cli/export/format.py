@@ -1,0 +1,92 @@
+"""The interface of an export format: what it holds, how it is written, what runs it.
+
+A format is a module with the three functions of `Format`; `formats.FORMATS` lists them. The proof
+(`proof/`) opens what was written in the format's own runtime, in a bounded process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from convo_cli.events import Emit
+from convo_cli.text.tokenizers.kinds import TokenizerKind
+
+if TYPE_CHECKING:
+    from convo_cli.export.source import Source
+
+Dtype = Literal["fp32", "fp16", "bf16", "q8_0"]
+"""How an export stores weights; only fp32 holds those of a checkpoint exactly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What convo has to know of a format before it loads a model."""
+
+    summary: str
+    """One line for `--help` and the docs."""
+    usage: str
+    """Markdown of the model card that shows how to run the export, for `str.format`.
+
+    Fields: ``stop`` (a Python literal), ``max_length``, ``template``, ``num_embeddings``, ``base``.
+    """
+    dtypes: tuple[Dtype, ...] = ("fp32",)
+    """The first is the default."""
+    architectures: frozenset[str] | None = None
+    """The values of `model_type` that it holds; None for all."""
+    tokenizers: frozenset[TokenizerKind] | None = None
+    extra: str | None = None
+    """The extra of convo that writes it, and the modules that this installs."""
+    writes_with: tuple[str, ...] = ()
+    runs_with: tuple[str, ...] = ()
+    """The modules that open it for the receipt; without one of them it is not checked."""
+    how_to_install_runtime: str | None = None
+    """A command, such as ``pip install xllamacpp``."""
+    merges: bool = True
+    """An adapter is merged into its base first; else only an adapter can be exported."""
+    uses_generation_config: bool = False
+    """Greedy replies of the runtime obey the folder's generation_config.json."""
+    objection: Callable[[Mapping[str, Any]], str | None] | None = None
+    """Return from config.json why the format cannot hold a model of a supported architecture."""
+
+
+class Runtime(Protocol):
+    """An export, opened by the program that it is for."""
+
+    name: str
+    """For people, such as ``llama.cpp``."""
+    version: str
+    """Package and version, such as ``xllamacpp 2026.10.11549``."""
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the ids of a text that spells no special token, without tokens around it."""
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the ids of a prompt for the next reply, by the chat template of the export."""
+
+    def greedy(self, ids: Sequence[int], num_tokens: int) -> list[int]:
+        """Return the most likely ids after a prompt, at most ``num_tokens``, with the end token."""
+
+    def nll(self, ids: Sequence[int], start: int) -> list[float]:
+        """Return the nats of ``ids[start:]``, each after all ids before it."""
+
+
+class Format(Protocol):
+    """A format of `convo export`; its module has these functions."""
+
+    @staticmethod
+    def about() -> About:
+        """Return what the format needs and holds; imports nothing heavy."""
+
+    @staticmethod
+    def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
+        """Write the files of the format into an empty folder."""
+
+    @staticmethod
+    def open_runtime(folder: Path, base: Path | None) -> Runtime:
+        """Open the files in the runtime; ``base`` is the folder of an adapter's base.
+
+        This runs in a process of its own, with limits and without a network.
+        """
