@@ -17,8 +17,11 @@ from convo_cli.text.tokenizers.kinds import TokenizerKind
 if TYPE_CHECKING:
     from convo_cli.export.source import Source
 
-Dtype = Literal["fp32", "fp16", "bf16", "q8_0"]
-"""How an export stores weights; only fp32 holds those of a checkpoint exactly."""
+Dtype = Literal["fp32", "fp16", "bf16", "q8_0", "int8"]
+"""How an export stores weights; only fp32 holds those of a checkpoint exactly.
+
+q8_0 are the 8-bit blocks of llama.cpp, int8 the 8-bit rows of CTranslate2.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
