@@ -33,7 +33,9 @@ class About:
     usage: str
     """Markdown of the model card that shows how to run the export, for `str.format`.
 
-    Fields: ``stop`` (a Python literal), ``max_length``, ``template``, ``num_embeddings``, ``base``.
+    Fields: ``stop`` (a Python literal on one line, for code), ``max_length``, ``num_embeddings``,
+    and ``template`` and ``base``, which are Markdown with their own backquotes. The headings of
+    the card are of the second level, so those of this text are of the third.
     """
     dtypes: tuple[Dtype, ...] = ("fp32",)
     """The first is the default."""
@@ -49,6 +51,15 @@ class About:
     """A command, such as ``pip install xllamacpp``."""
     merges: bool = True
     """An adapter is merged into its base first; else only an adapter can be exported."""
+    library: str | None = None
+    """``library_name`` of the hub's metadata, such as ``transformers``; None if none fits."""
+    tags: tuple[str, ...] = ()
+    """Tags of the hub's metadata, besides those of every export."""
+    server: str | None = None
+    """A command that serves the export to OpenAI's client on port 8000; None if there is none.
+
+    The model card shows it, with the client.
+    """
     uses_generation_config: bool = False
     """Greedy replies of the runtime obey the folder's generation_config.json."""
     objection: Callable[[Mapping[str, Any]], str | None] | None = None
