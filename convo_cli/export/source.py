@@ -25,3 +25,5 @@ class Source:
     """The run, for its data and scores."""
     base: Path | None = None
     """The folder of an adapter's base."""
+    max_shard_bytes: int | None = None
+    """The largest file of weights that a format with ``shards`` writes; None for one file."""
