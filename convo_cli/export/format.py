@@ -51,6 +51,8 @@ class About:
     """A command, such as ``pip install xllamacpp``."""
     merges: bool = True
     """An adapter is merged into its base first; else only an adapter can be exported."""
+    shards: bool = False
+    """Writes files of weights of at most `Source.max_shard_bytes`."""
     library: str | None = None
     """``library_name`` of the hub's metadata, such as ``transformers``; None if none fits."""
     tags: tuple[str, ...] = ()
