@@ -42,6 +42,11 @@ class About:
     architectures: frozenset[str] | None = None
     """The values of `model_type` that it holds; None for all."""
     tokenizers: frozenset[TokenizerKind] | None = None
+    inexact_tokenizers: frozenset[TokenizerKind] = frozenset()
+    """Kinds that the runtime reads differently in places: the receipt states how many texts differ.
+
+    With any other kind, a text with other ids is an error.
+    """
     extra: str | None = None
     """The extra of convo that writes it, and the modules that this installs."""
     writes_with: tuple[str, ...] = ()
@@ -75,6 +80,10 @@ class Runtime(Protocol):
     """For people, such as ``llama.cpp``."""
     version: str
     """Package and version, such as ``xllamacpp 2026.10.11549``."""
+
+    @property
+    def stop_ids(self) -> Sequence[int]:
+        """Return the ids that end a reply, as the runtime read them from the export."""
 
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a text that spells no special token, without tokens around it."""

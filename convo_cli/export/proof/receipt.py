@@ -17,7 +17,7 @@ EXPECTED_FILE = "expected.json"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Compared(_Part):
@@ -25,6 +25,8 @@ class Compared(_Part):
 
     num: int
     num_equal: int
+    num_left_out: int = 0
+    """Texts that spell a special token of the model, and dialogues that its template refuses."""
     first_difference: str | None = None
 
 
@@ -76,5 +78,9 @@ class Receipt(_Part):
     hard_texts: Compared | None = None
     training_texts: Compared | None = None
     prompts: Compared | None = None
+    scripts: tuple[str, ...] = ()
+    """The scripts of the dialogues, such as latin."""
     replies: Replies | None = None
     perplexity: Perplexities | None = None
+    absent: dict[str, str] = {}
+    """Why a part was not compared, by the name of its field."""
