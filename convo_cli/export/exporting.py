@@ -1,32 +1,36 @@
 """Export of a checkpoint as a folder, which is written whole or not at all.
 
-Each format is a module of this package: it writes its files into a temporary folder, and proves
-that the programs of the format reply from them like the checkpoint, before the folder is published.
+A format (`formats.py`) writes its files into a temporary folder; the proof (`proof/`) compares
+what the format's runtime reads from them with the checkpoint, before the folder is published.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from convo_cli import __version__
 from convo_cli.config.schema import PretrainedModel
-from convo_cli.errors import CheckpointError, UsageError
+from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice
-from convo_cli.export.proof.comparison import Receipt
+from convo_cli.export.card.markdown import visible
+from convo_cli.export.card.model_card import write_card
+from convo_cli.export.format import CARD_FILE, TEMPLATE_FILE, Dtype
+from convo_cli.export.formats import FORMATS
+from convo_cli.export.proof.proving import prove
+from convo_cli.export.proof.receipt import EXPECTED_FILE, RECEIPT_FILE, Receipt
+from convo_cli.export.requirements import require_supported
+from convo_cli.export.source import Source
 from convo_cli.model.adapters.adapter_files import holds_adapter
-from convo_cli.model.adapters.lora import adapter_of, merge_adapter
-from convo_cli.model.create import num_embeddings
+from convo_cli.model.adapters.lora import adapter_of, base_folder_of, merge_adapter
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.model.loading import load_model, save_model
 from convo_cli.model.open import generation_defaults, place_of_base
 from convo_cli.runs.checkpoints import STATE_FILE
+from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.loaded import LoadedCheckpoint, find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
@@ -38,11 +42,6 @@ from convo_cli.storage.snapshot import Snapshot
 from convo_cli.text.contract import load_encoder
 from convo_cli.text.spiece.piece_model import find_spiece, read_spiece
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-CARD_FILE = "README.md"
-TEMPLATE_FILE = "chat_template.jinja"
 _EXPORTED = {"config.json", "tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE}
 """Files whose content is exported besides the weights and a SentencePiece model.
 
@@ -52,26 +51,14 @@ _REPLACED = {
     "generation_config.json",
     TEMPLATE_FILE,
     CARD_FILE,
+    RECEIPT_FILE,
+    EXPECTED_FILE,
     MANIFEST_FILE,
     STATE_FILE,
     ADAPTER_BASE,
 }
 _MARGIN = 2**20  # bytes, for the card and the manifest
 _MAX_NAMES = 5
-_LONGEST_NAME = 80  # characters of a foreign text in the card or a notice
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A format of export, as two steps and the text of its model card."""
-
-    write: Callable[[Sequence[Path], Generator, Path, Emit], None]
-    """Write the format's files into a folder, from the files of a checkpoint and its model."""
-    verify: Callable[[Path, Generator, Emit], Receipt]
-    """Compare replies of that folder with those of the model; CheckpointError if they differ."""
-    card: str
-    merges: bool = True
-    """An adapter is merged into its base first; else only an adapter can be exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +69,7 @@ class Exported:
     loaded: LoadedCheckpoint | None
     """The checkpoint in ``source``; None for another folder."""
     out: Path
+    dtype: Dtype
     files: tuple[str, ...]
     receipt: Receipt
 
@@ -89,46 +77,45 @@ class Exported:
 def export_checkpoint(
     source: Path,
     out: Path,
-    form: Format,
+    name: str,
     *,
     force: bool,
     emit: Emit,
+    dtype: Dtype | None = None,
     which: Which | None = None,
     base: str | None = None,
+    max_shard_bytes: int | None = None,
 ) -> Exported:
     """Export a run's checkpoint, a checkpoint or an export as a new folder.
 
-    ``which`` selects the checkpoint of a run, as in `convo_cli.runs.opening.open_checkpoint`.
-    ``base`` is the place of an adapter's base, if it was moved.
+    ``name`` is that of a format, and ``dtype`` None its first. ``which`` selects the checkpoint of
+    a run, as in `convo_cli.runs.opening.open_checkpoint`. ``base`` is the place of an adapter's
+    base, if it was moved. ``max_shard_bytes`` limits each file of weights.
     """
     require_writable(out, force=force)
 
     def export(opened: Snapshot) -> Exported:
-        return _export(opened, source, out, form, emit, place_of_base(opened.path, base, emit))
+        require_supported(opened.path, name, dtype)
+        place = place_of_base(opened.path, base, emit)
+        read = _read(opened.path, source, emit, place, max_shard_bytes)
+        return _export(opened, read, out, name, dtype, emit, place)
 
     return load_from(source, emit, export, which)
 
 
-def _export(
-    opened: Snapshot,
-    source: Path,
-    out: Path,
-    form: Format,
+def _read(
+    folder: Path,
+    named: Path,
     emit: Emit,
     base: PretrainedModel | None,
-) -> Exported:
-    folder = opened.path
+    max_shard_bytes: int | None,
+) -> Source:
+    """Load a checkpoint; files that an export leaves out are named in a notice."""
     if loaded := find_loaded(folder):
-        emit(Notice(loaded.describe(is_selected=folder != source)))
+        emit(Notice(loaded.describe(is_selected=folder != named)))
     present = sorted(folder.iterdir())
     spiece = find_spiece(folder)
     has_adapter = holds_adapter(folder)
-    if not (form.merges or has_adapter):
-        raise UsageError(
-            f"--format adapter exports the adapter of a run with model.lora, but {folder} holds a "
-            "whole model",
-            hint="leave out --format",
-        )
     weights = {ADAPTER_CONFIG, ADAPTER_TENSORS} if has_adapter else weight_files(folder)
     exported = _EXPORTED | weights | ({spiece.name} if spiece else set())
     files = [file for file in present if file.name in exported]
@@ -141,94 +128,79 @@ def _export(
             )
     if spiece and not read_spiece(folder, str(folder)):
         files.remove(spiece)  # of another format
-    original = Generator(load_model(str(folder), base=base), encoder, folder)
-    set_generation_defaults(original.model, encoder, generation_defaults(original))
+    generator = Generator(load_model(str(folder), base=base), encoder, folder)
+    set_generation_defaults(generator.model, encoder, generation_defaults(generator))
     optimizer = folder.glob("optimizer*.safetensors*")
     expected = {*files, *optimizer, *(folder / name for name in _REPLACED)}
     if left_out := [file.name for file in present if file not in expected]:
         emit(Notice(f"export: these files are not exported: {_names(left_out)}"))
+    run = None if loaded is None else RunDirectory(folder.resolve().parent.parent)
+    is_adapter = adapter_of(generator.model) is not None
+    return Source(
+        folder=folder,
+        files=tuple(files),
+        generator=generator,
+        loaded=loaded,
+        run=run,
+        base=base_folder_of(generator.model) if is_adapter else None,
+        max_shard_bytes=max_shard_bytes,
+    )
+
+
+def _export(
+    opened: Snapshot,
+    source: Source,
+    out: Path,
+    name: str,
+    dtype: Dtype | None,
+    emit: Emit,
+    base: PretrainedModel | None,
+) -> Exported:
+    form, about = FORMATS[name], FORMATS[name].about()
+    chosen = dtype or about.dtypes[0]
+    is_merged = about.merges and source.base is not None
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
-        if has_adapter and form.merges:
-            with _merged(files, original, aside, base) as (whole, merged):
-                form.write(whole, merged, aside, emit)
+        if is_merged:
+            with _merged(source, aside, base) as merged:
+                form.write(merged, aside, chosen, emit)
         else:
-            form.write(files, original, aside, emit)
+            form.write(source, aside, chosen, emit)
         opened.require_unchanged()
-        card = form.card.format(
-            name=as_markdown(out.resolve().name),
-            version=__version__,
-            template=encoder.template.name,
-            stop=as_code(encoder.template.stop_tokens[0]),
-            max_length=encoder.max_length,
-            base=described_base(original.model),
-            num_embeddings=num_embeddings(original.model),
-        )
-        (aside / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
-        emit(Notice("export: comparing replies in plain transformers with the checkpoint's"))
-        receipts.append(form.verify(aside, original, emit))
+        receipts.append(prove(name, aside, source, chosen, emit))
+        write_card(aside, out.resolve().name, name, about, source, receipts[0])
 
     if not out.parent.exists():
         make_directory(out.parent)
-    size = sum(file.stat().st_size for file in files)
-    if has_adapter and form.merges:
-        size += 2 * original.model.get_memory_footprint()  # also merged, before it is copied
+    size = sum(file.stat().st_size for file in source.files)
+    if is_merged:  # the merged model is written, too, before it is exported
+        size += 2 * source.generator.model.get_memory_footprint()
     require_space(out, size + _MARGIN)
     publish_directory(out, fill)
     written = tuple(sorted(path.name for path in out.iterdir()))
-    return Exported(folder, loaded, out, written, receipts[0])
+    return Exported(source.folder, source.loaded, out, chosen, written, receipts[0])
 
 
 @contextmanager
-def _merged(
-    files: Sequence[Path], original: Generator, aside: Path, base: PretrainedModel | None
-) -> Iterator[tuple[list[Path], Generator]]:
-    """Yield the files and the model of a checkpoint whose adapter is merged into its base."""
-    folder = original.folder
-    assert folder is not None, "an export has a source"
-    model = load_model(str(folder), base=base)
+def _merged(source: Source, aside: Path, base: PretrainedModel | None) -> Iterator[Source]:
+    """Yield a checkpoint whose adapter is merged into its base, in a folder that is removed."""
+    original = source.generator
+    model = load_model(str(source.folder), base=base)
     merge_adapter(model)
     model.generation_config = original.model.generation_config
     whole = aside / "merged"
     whole.mkdir()
     save_model(model, whole)
-    kept = [file for file in files if file.name not in (ADAPTER_CONFIG, ADAPTER_TENSORS)]
+    kept = [file for file in source.files if file.name not in (ADAPTER_CONFIG, ADAPTER_TENSORS)]
     written = [file for file in whole.iterdir() if file.name not in _REPLACED]
-    yield [*kept, *written], Generator(model, original.encoder)
+    yield replace(
+        source, files=(*kept, *written), generator=Generator(model, original.encoder), base=None
+    )
     shutil.rmtree(whole)
-
-
-def described_base(model: PreTrainedModel) -> str:
-    """Return the base of an adapter for the model card: its hub id, or else the hashes of files."""
-    if (adapter := adapter_of(model)) is None:
-        return ""
-    base = adapter.base
-    if base.commit is not None and base.source is not None:
-        return f"{as_code(base.source)} at commit {as_code(base.commit)}"
-    files = (f"{as_code(name)} {digest}" for name, digest in sorted(base.sha256.items()))
-    return "the model with these files (SHA-256): " + ", ".join(files)
 
 
 def _names(names: Iterable[str]) -> str:
     first, *more = [visible(name) for name in names]
     shown = ", ".join([first, *more[: _MAX_NAMES - 1]])
     return shown + (f" and {len(more) + 1 - _MAX_NAMES:,} more" if len(more) >= _MAX_NAMES else "")
-
-
-def visible(text: str) -> str:
-    """Return one line of bounded length, with escapes for control and invisible characters."""
-    shown = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
-
-
-def as_markdown(text: str) -> str:
-    """Escape a text, so that Markdown and HTML show it as it is."""
-    return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", visible(text))
-
-
-def as_code(text: str) -> str:
-    """Return a text as a code span; the fence is longer than any run of backquotes in it."""
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    space = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
-    return f"{fence}{space}{visible(text)}{space}{fence}"

@@ -17,6 +17,9 @@ from convo_cli.text.tokenizers.kinds import TokenizerKind
 if TYPE_CHECKING:
     from convo_cli.export.source import Source
 
+TEMPLATE_FILE = "chat_template.jinja"
+CARD_FILE = "README.md"
+
 Dtype = Literal["fp32", "fp16", "bf16", "q8_0", "int8"]
 """How an export stores weights; only fp32 holds those of a checkpoint exactly.
 
@@ -101,16 +104,13 @@ class Runtime(Protocol):
 class Format(Protocol):
     """A format of `convo export`; its module has these functions."""
 
-    @staticmethod
-    def about() -> About:
+    def about(self) -> About:
         """Return what the format needs and holds; imports nothing heavy."""
 
-    @staticmethod
-    def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
+    def write(self, source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
         """Write the files of the format into an empty folder."""
 
-    @staticmethod
-    def open_runtime(folder: Path, base: Path | None) -> Runtime:
+    def open_runtime(self, folder: Path, base: Path | None) -> Runtime:
         """Open the files in the runtime; ``base`` is the folder of an adapter's base.
 
         This runs in a process of its own, with limits and without a network.

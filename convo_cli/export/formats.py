@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from convo_cli.export.adapter import ADAPTER
-from convo_cli.export.exporting import Format
-from convo_cli.export.huggingface import HUGGINGFACE
-from convo_cli.export.legacy import LEGACY
+from convo_cli.export.folders import adapter, huggingface, legacy
+from convo_cli.export.format import Format
 
-FORMATS: dict[str, Format] = {"huggingface": HUGGINGFACE, "legacy": LEGACY, "adapter": ADAPTER}
+FORMATS: dict[str, Format] = {"huggingface": huggingface, "legacy": legacy, "adapter": adapter}

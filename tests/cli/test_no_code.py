@@ -312,8 +312,10 @@ OWN_PROCESSES = "worker_processes.py"
 """Exchanges pickles with processes that it has started itself, over pipes that no other process
 holds.
 """
-RECEIPT_OF_LEGACY = "export/plain_process.py"
-RECEIPT_OF_ADAPTER = "export/adapter.py"  # peft has no code to load, and convo wrote the folder
+RECEIPT_OF_LEGACY = "export/folders/plain_process.py"
+RECEIPT_OF_ADAPTER = (
+    "export/folders/adapter.py"  # peft has no code to load, and convo wrote the folder
+)
 """Opens the one pickle that convo writes, as a program of its own."""
 
 
@@ -369,10 +371,12 @@ def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
 
 
 def test_one_format_of_export_writes_a_pickle_and_only_a_process_without_convo_opens_it():
-    assert {file for file, name, _ in calls() if name == "torch.save"} == {"export/legacy.py"}
+    assert {file for file, name, _ in calls() if name == "torch.save"} == {
+        "export/folders/legacy.py"
+    }
     source = (SOURCE / RECEIPT_OF_LEGACY).read_text(encoding="utf-8")
     assert not re.search(r"^\s*(from|import) convo_cli", source, re.M)
-    starts = (SOURCE / "export/plain_receipt.py").read_text(encoding="utf-8")
+    starts = (SOURCE / "export/folders/plain_receipt.py").read_text(encoding="utf-8")
     assert "sys.modules['convo_cli'] = None" in starts
 
 

@@ -52,11 +52,10 @@ def export(
     from convo_cli.cli.views.export_view import as_record, show_export
     from convo_cli.cli.views.progress.reporter import make_progress
     from convo_cli.export.exporting import export_checkpoint
-    from convo_cli.export.formats import FORMATS
 
     with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
         exported = export_checkpoint(
-            source, out, FORMATS[format], force=force, emit=emit, which=load, base=base
+            source, out, format, force=force, emit=emit, which=load, base=base
         )
         _warn_if_less_private(exported, source, emit)
     with finished(f"the export itself is complete: {typeable(exported.out)}"):

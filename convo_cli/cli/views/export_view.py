@@ -24,9 +24,9 @@ def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002 
         "format": format,
         "files": list(exported.files),
         "verified": {
-            "prompts": receipt.num_prompts,
-            "tokens": receipt.num_tokens,
-            "classes": list(receipt.classes),
+            "prompts": receipt.prompts.num if receipt.prompts else 0,
+            "tokens": receipt.replies.num_tokens if receipt.replies else 0,
+            "classes": list(receipt.runtime.classes if receipt.runtime else ()),
         },
     }
 
@@ -41,11 +41,12 @@ def show_export(
     typer.echo(printable(str(exported.out)))
     if is_quiet:
         return
-    receipt = exported.receipt
+    receipt = as_record(exported, format)["verified"]
     how = "reloaded with plain transformers"
     following = f"next:\n  convo chat {typeable(exported.out)}"
     if format == "legacy":
-        how = f"opened by plain transformers in a process of its own ({', '.join(receipt.classes)})"
+        classes = ", ".join(receipt["classes"])
+        how = f"opened by plain transformers in a process of its own ({classes})"
         following = (
             "pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, export "
             "without --format"
@@ -54,8 +55,8 @@ def show_export(
         how = "opened by peft on top of its base"
         following += " --base PATH  (where its base is)"
     typer.echo(
-        f"verified: {how}, {counted(receipt.num_prompts, 'prompt')}, "
-        f"{counted(receipt.num_tokens, 'token')}, all equal to {printable(exported.source.name)}\n"
+        f"verified: {how}, {counted(receipt['prompts'], 'prompt')}, "
+        f"{counted(receipt['tokens'], 'token')}, all equal to {printable(exported.source.name)}\n"
         f"{following}",
         err=True,
     )

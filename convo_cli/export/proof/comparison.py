@@ -34,8 +34,8 @@ _DEFECT = "this is a defect of convo or of the model's transformers code: please
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """Counts of the comparison; a receipt exists only if everything was equal."""
+class Counted:
+    """Counts of a comparison; they exist only if everything was equal."""
 
     num_prompts: int
     num_tokens: int
@@ -87,9 +87,9 @@ class Comparison:
             raise _difference("reply", prompt.turns, ids, expected)
         self._num_tokens += len(expected)
 
-    def receipt(self, classes: Sequence[str] = ()) -> Receipt:
+    def receipt(self, classes: Sequence[str] = ()) -> Counted:
         """Return the receipt, after all prompts and replies were compared."""
-        return Receipt(len(self.prompts), self._num_tokens, tuple(classes))
+        return Counted(len(self.prompts), self._num_tokens, tuple(classes))
 
     def _prompt(self, turns: Sequence[Turn]) -> Prompt | None:
         try:
@@ -105,7 +105,7 @@ def verify_export(
     probes: Sequence[Sequence[Turn]] = _PROBES,
     *,
     model: Any = None,
-) -> Receipt:
+) -> Counted:
     """Compare prompts and greedy replies, id by id; CheckpointError names the first difference.
 
     Probes that do not fit the model's window are left out; at least one must fit.

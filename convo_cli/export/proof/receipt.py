@@ -56,6 +56,8 @@ class RuntimeVersion(_Part):
 
     name: str
     version: str
+    classes: tuple[str, ...] = ()
+    """The classes of model and tokenizer, if the runtime is transformers."""
 
 
 class Receipt(_Part):

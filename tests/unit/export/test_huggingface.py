@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import CheckpointError, ConvoError, ModelError, UsageError
 from convo_cli.export import exporting as module
-from convo_cli.export import huggingface
+from convo_cli.export.card import markdown
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.model.open import open_generator
 from convo_cli.runs.checkpoints import read_state, write_state
@@ -32,7 +32,7 @@ FILES = {
 
 
 def export_huggingface(source, out, **options):
-    return export_checkpoint(source, out, huggingface.HUGGINGFACE, **options)
+    return export_checkpoint(source, out, "huggingface", **options)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_an_export_has_the_models_files_and_none_of_the_trainers(export, out, ch
     result = export(out)
     assert {path.name for path in out.iterdir()} == set(result.files) == FILES
     assert (result.source, result.out) == (checkpoint, out)
-    assert result.receipt.num_prompts == 3
+    assert result.receipt.prompts.num == 3
     verify_directory(out)
     for name in FILES - {"MANIFEST.json", "README.md"}:
         assert (out / name).read_bytes() == (checkpoint / name).read_bytes()
@@ -178,7 +178,7 @@ def test_a_run_that_trains_and_deletes_can_be_exported_all_the_time(tmp_path):
                 result = export_huggingface(
                     tmp_path / "runs/tiny", out, force=False, emit=notices.append
                 )
-                assert result.receipt.num_prompts > 0
+                assert result.receipt.prompts.num > 0
                 verify_directory(out)
                 num_exports += 1
     finally:
@@ -274,10 +274,10 @@ def test_a_failed_proof_writes_nothing_and_keeps_the_earlier_export(
     if has_earlier:
         shutil.copytree(finished, out)
 
-    def refuse(folder, original):
+    def refuse(*_):
         raise CheckpointError("nothing was exported")
 
-    monkeypatch.setattr(huggingface, "verify_export", refuse)
+    monkeypatch.setattr(module, "prove", refuse)
     with pytest.raises(CheckpointError, match="nothing was exported"):
         export(out, force=True)
     if has_earlier:
@@ -334,18 +334,18 @@ HOSTILE = [
 def test_the_card_shows_foreign_text_as_text(text):
     from markdown_it import MarkdownIt
 
-    shown = module.visible(text)
+    shown = markdown.visible(text)
     assert shown.isprintable()
     assert len(shown) < 1000
     parsed = MarkdownIt("gfm-like", {"html": True, "linkify": False})
-    heading = parsed.parse(f"# {module.as_markdown(text)}\n\nb")
+    heading = parsed.parse(f"# {markdown.as_markdown(text)}\n\nb")
     assert [token.type for token in heading if token.type != "inline"] == [
         "heading_open", "heading_close", "paragraph_open", "paragraph_close",
     ]  # fmt: skip
     inline = heading[1].children or []
     assert {token.type for token in inline} <= {"text", "text_special"}
     assert "".join(token.content for token in inline) == shown.strip()
-    code = parsed.parse(f"a reply ends with {module.as_code(text)}; trained")[1].children or []
+    code = parsed.parse(f"a reply ends with {markdown.as_code(text)}; trained")[1].children or []
     assert [token.type for token in code] == ["text", "code_inline", "text"]
     assert code[1].content.strip() == shown.strip()
 
@@ -386,13 +386,13 @@ def test_a_link_put_in_the_place_of_the_export_meanwhile_is_not_followed(
 ):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    real = huggingface.verify_export
+    real = module.prove
 
-    def link(folder, original):
+    def link(*arguments):
         out.symlink_to(elsewhere)
-        return real(folder, original)
+        return real(*arguments)
 
-    monkeypatch.setattr(huggingface, "verify_export", link)
+    monkeypatch.setattr(module, "prove", link)
     export(out, force=True)
     assert not out.is_symlink()
     assert list(elsewhere.iterdir()) == []

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from convo_cli.errors import CheckpointError, ModelError
-from convo_cli.export import legacy
 from convo_cli.export.exporting import export_checkpoint
-from convo_cli.export.legacy import LEGACY
-from convo_cli.export.legacy_tokenizer import write_tokenizer
-from convo_cli.export.proof.comparison import OtherPromptError
+from convo_cli.export.folders import legacy, legacy_check, legacy_tokenizer
+from convo_cli.export.folders.legacy_tokenizer import write_tokenizer
+from convo_cli.export.proof.comparison import Counted, OtherPromptError
+from convo_cli.export.requirements import require_supported
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template
@@ -39,7 +39,7 @@ DOCUMENTED = {
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("legacy") / "old"
-    return export_checkpoint(checkpoint, out, LEGACY, force=False, emit=lambda event: None)
+    return export_checkpoint(checkpoint, out, "legacy", force=False, emit=lambda event: None)
 
 
 def test_the_files_are_those_of_convmodel_and_what_old_transformers_needs_besides(
@@ -51,8 +51,8 @@ def test_the_files_are_those_of_convmodel_and_what_old_transformers_needs_beside
     assert (exported.out / "spiece.model").read_bytes() == (
         checkpoint / "spiece.model"
     ).read_bytes()
-    assert exported.receipt.num_prompts == 3
-    assert exported.receipt.classes == ("GPT2LMHeadModel", "BertGenerationTokenizer")
+    assert exported.receipt.prompts.num == 3
+    assert exported.receipt.runtime.classes == ("GPT2LMHeadModel", "BertGenerationTokenizer")
     config = json.loads((exported.out / "config.json").read_bytes())
     assert config["activation_function"] == "gelu_new"  # the other name came with 4.28
 
@@ -76,9 +76,9 @@ def test_the_pickle_holds_tensors_and_nothing_else(exported, checkpoint):
 
 
 def test_the_same_checkpoint_gives_the_same_pickle(exported, checkpoint, monkeypatch, tmp_path):
-    monkeypatch.setattr(legacy, "verify_in_process", lambda *_: (exported.receipt, []))
-    monkeypatch.setattr(legacy, "PROBES", ())
-    export_checkpoint(checkpoint, tmp_path / "old", LEGACY, force=False, emit=lambda event: None)
+    monkeypatch.setattr(legacy_check, "verify_in_process", lambda *_: (Counted(3, 100), []))
+    monkeypatch.setattr(legacy_check, "PROBES", ())
+    export_checkpoint(checkpoint, tmp_path / "old", "legacy", force=False, emit=lambda event: None)
     for name in FILES:
         assert (tmp_path / "old" / name).read_bytes() == (exported.out / name).read_bytes(), name
 
@@ -87,7 +87,7 @@ def test_the_same_checkpoint_gives_the_same_pickle(exported, checkpoint, monkeyp
 def test_a_folder_that_replies_differently_is_not_published(
     checkpoint, tmp_path, monkeypatch, damage
 ):
-    real = legacy.write_tokenizer
+    real = legacy_tokenizer.write_tokenizer
 
     def write(encoder, spiece, folder):
         written = real(encoder, spiece, folder)
@@ -101,9 +101,11 @@ def test_a_folder_that_replies_differently_is_not_published(
             torch, "save", lambda weights, file: save({n: w + 1 for n, w in weights.items()}, file)
         )
     else:
-        monkeypatch.setattr(legacy, "write_tokenizer", write)
+        monkeypatch.setattr(legacy_tokenizer, "write_tokenizer", write)
     with pytest.raises(CheckpointError, match="nothing was exported: "):
-        export_checkpoint(checkpoint, tmp_path / "o", LEGACY, force=False, emit=lambda event: None)
+        export_checkpoint(
+            checkpoint, tmp_path / "o", "legacy", force=False, emit=lambda event: None
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,12 +118,12 @@ def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tok
         if (folder / "spiece.model").exists():
             raise OtherPromptError("the prompt differs")
         read = AutoTokenizer.from_pretrained(folder)
-        return exported.receipt, read(texts, add_special_tokens=False)["input_ids"]
+        return Counted(3, 100, ("", "")), read(texts, add_special_tokens=False)["input_ids"]
 
-    monkeypatch.setattr(legacy, "verify_in_process", verify)
+    monkeypatch.setattr(legacy_check, "verify_in_process", verify)
     events = list[object]()
     result = export_checkpoint(
-        checkpoint, tmp_path / "old", LEGACY, force=False, emit=events.append
+        checkpoint, tmp_path / "old", "legacy", force=False, emit=events.append
     )
     behind = {"spiece.model", "added_tokens.json"}
     assert set(result.files) == FILES - behind | {"tokenizer.json"}
@@ -144,9 +146,9 @@ def test_a_sentencepiece_model_beside_the_tokenizer_of_gpt2_is_left_out(
         if (folder / "spiece.model").exists():
             raise OtherPromptError("the prompt differs")
 
-    monkeypatch.setattr(legacy, "_compare", compare)
+    monkeypatch.setattr(legacy_check, "_compare", compare)
     events = list[Any]()
-    legacy._verify(tmp_path, original, events.append)
+    legacy_check.verify(tmp_path, original, events.append)
     assert "vocab.json" in {path.name for path in tmp_path.iterdir()}
     (notice,) = events
     assert notice.message.startswith("export: vocab.json and merges.txt instead of spiece.model: ")
@@ -165,10 +167,10 @@ def test_native_code_does_not_read_the_sentencepiece_model(make_encoder, spiece,
     assert (tmp_path / "spiece.model").read_bytes() == damaged
 
 
-def test_another_architecture_is_refused(tmp_path, ignore):
+def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="writes only GPT-2 models, but this is llama"):
-        LEGACY.write([tmp_path / "config.json"], None, tmp_path / "out", ignore)
+        require_supported(tmp_path, "legacy", None)
 
 
 def test_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):

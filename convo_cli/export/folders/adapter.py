@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit
-from convo_cli.export.exporting import TEMPLATE_FILE, Format
-from convo_cli.export.proof.comparison import Receipt, verify_export
-from convo_cli.model.adapters.adapter_files import find_base, write_adapter
-from convo_cli.model.adapters.lora import adapter_of, base_folder_of
-from convo_cli.model.decoding.generator import Generator
-from convo_cli.model.loading import load_model
+from convo_cli.export.format import TEMPLATE_FILE, About, Dtype, Runtime
 from convo_cli.storage.foreign_files import ADAPTER_CONFIG, remove_foreign_entries
 
-_CARD = """\
----
-library_name: peft
-pipeline_tag: text-generation
-tags: [conversational, convo, lora]
----
+if TYPE_CHECKING:
+    from convo_cli.export.proof.comparison import Counted
+    from convo_cli.export.source import Source
+    from convo_cli.model.decoding.generator import Generator
 
-# {name}
-
-A LoRA adapter for multi-turn conversations, trained with
-[convo](https://pypi.org/project/convo-cli/) {version}. It belongs to {base}.
+_USAGE = """\
+It belongs to {base}.
 
 ```python
 from peft import PeftModel
@@ -43,16 +33,28 @@ base = AutoModelForCausalLM.from_pretrained("path/to/its/base")
 base.resize_token_embeddings({num_embeddings})  # rows for the tokens of the template
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
-
-Template `{template}`; a reply ends with {stop}; trained on sequences of at most {max_length}
-tokens.
 """
 
 
-def _write(files: Sequence[Path], original: Generator, folder: Path, _: Emit) -> None:
+def about() -> About:
+    """Return what the format needs and holds."""
+    return About(
+        summary="the adapter of a run with model.lora alone, for peft",
+        usage=_USAGE,
+        merges=False,
+        uses_generation_config=True,
+    )
+
+
+def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
+    """Write adapter and tokenizer; the base is named by hub id and commit, or not at all."""
+    from convo_cli.model.adapters.adapter_files import write_adapter
+    from convo_cli.model.adapters.lora import adapter_of
+
+    original = source.generator
     adapter = adapter_of(original.model)
     assert adapter is not None, "checked before"
-    for file in files:
+    for file in source.files:
         if file.name != ADAPTER_CONFIG:
             shutil.copyfile(file, folder / file.name)
     base = adapter.base
@@ -64,9 +66,19 @@ def _write(files: Sequence[Path], original: Generator, folder: Path, _: Emit) ->
     (folder / TEMPLATE_FILE).write_text(chat_template, encoding="utf-8", newline="\n")
 
 
-def _verify(folder: Path, original: Generator, _: Emit) -> Receipt:
+def open_runtime(folder: Path, base: Path | None) -> Runtime:
+    """Open the adapter on top of its base with peft."""
+    raise NotImplementedError
+
+
+def verify(folder: Path, original: Generator, _: Emit) -> Counted:
     """Compare the replies of the base with this adapter, put together by peft."""
     from peft import PeftModel
+
+    from convo_cli.export.proof.comparison import verify_export
+    from convo_cli.model.adapters.adapter_files import find_base
+    from convo_cli.model.adapters.lora import adapter_of, base_folder_of
+    from convo_cli.model.loading import load_model
 
     adapter = adapter_of(original.model)
     checkpoint = original.folder
@@ -84,6 +96,3 @@ def _verify(folder: Path, original: Generator, _: Emit) -> Receipt:
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"peft cannot open the exported adapter ({error})") from error
     return verify_export(folder, original, model=model)
-
-
-ADAPTER = Format(_write, _verify, _CARD, merges=False)

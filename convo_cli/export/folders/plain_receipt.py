@@ -13,7 +13,7 @@ from threading import Timer
 from typing import Any
 
 from convo_cli.errors import CheckpointError, DataError
-from convo_cli.export.proof.comparison import Comparison, Receipt, refused
+from convo_cli.export.proof.comparison import Comparison, Counted, refused
 from convo_cli.model.decoding.generator import Generator
 from convo_cli.text.bounded.rendering import Rendered, render_all
 
@@ -38,7 +38,7 @@ _MEMORY_PER_BYTE = 3  # of weights
 
 def verify_in_process(
     folder: Path, original: Generator, texts: Sequence[str] = ()
-) -> tuple[Receipt, list[list[int]]]:
+) -> tuple[Counted, list[list[int]]]:
     """Compare prompts and greedy replies, id by id; CheckpointError names the first difference.
 
     Also returns the ids of ``texts`` by the folder's tokenizer, without special tokens around them.
