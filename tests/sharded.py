@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from convo_cli.model.tensor_files import file_name, shard_name
-from convo_cli.training.sharding.shards import write_index, write_tensors
-from convo_cli.training.sharding.whole_tensors import in_file_order, owners_of
+from convo_cli.model.tensor_files import file_name, in_file_order, shard_name, write_tensors
+from convo_cli.training.sharding.shards import write_index
+from convo_cli.training.sharding.whole_tensors import owners_of
 from tests.sealed import seal_again
 
 

@@ -22,7 +22,7 @@ from convo_cli.errors import CheckpointError, DivergedError, ModelError
 from convo_cli.events import CheckpointSaved, Emit
 from convo_cli.model.adapters.lora import saved_tensors
 from convo_cli.model.loading import load_model, save_config, save_model
-from convo_cli.model.tensor_files import file_name, reading, tensor_files
+from convo_cli.model.tensor_files import file_name, num_bytes, reading, tensor_files
 from convo_cli.runs.checkpoints import STATE_FILE, SavedState, read_state, write_state
 from convo_cli.runs.directory import RunDirectory, require_own_checkpoints
 from convo_cli.storage.atomic import publish_directory, require_space, sync_file
@@ -36,7 +36,6 @@ from convo_cli.training.sharding.whole_tensors import (
     is_distributed,
     local_part,
     model_tensors,
-    num_bytes,
 )
 from convo_cli.training.state import TrainState
 from convo_cli.world import World

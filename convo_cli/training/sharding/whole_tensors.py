@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from convo_cli.model.tensor_files import in_file_order, num_bytes
 from convo_cli.world import World
 
 if TYPE_CHECKING:
@@ -44,16 +45,6 @@ def owners_of(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
         owners[name] = owner = min(range(num_ranks), key=loads.__getitem__)
         loads[owner] += num_bytes(tensors[name])
     return owners
-
-
-def in_file_order(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names in the order of safetensors: wide types first, so that all are aligned."""
-    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-
-
-def num_bytes(tensor: Tensor) -> int:
-    """Return the size of a whole tensor, even if it is distributed."""
-    return tensor.numel() * tensor.element_size()
 
 
 def local_part(tensor: Tensor) -> Tensor:

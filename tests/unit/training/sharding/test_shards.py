@@ -14,10 +14,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from convo_cli.errors import CheckpointError, DiskError
-from convo_cli.model.tensor_files import shard_name, tensor_files
+from convo_cli.model.tensor_files import in_file_order, shard_name, tensor_files, write_tensors
 from convo_cli.storage.sealed import file_sha256, verify_directory
-from convo_cli.training.sharding.shards import publish_shards, write_tensors
-from convo_cli.training.sharding.whole_tensors import gathered, in_file_order, owners_of
+from convo_cli.training.sharding.shards import publish_shards
+from convo_cli.training.sharding.whole_tensors import gathered, owners_of
 from convo_cli.world import World
 from tests.full_disk import file_size_limit
 from tests.ranks import run_ranks
