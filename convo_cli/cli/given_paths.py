@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convo_cli.errors import CheckpointError, UsageError, typeable
+from convo_cli.runs.provenance.other_exports import require_not_for_others
 from convo_cli.storage.other_models import require_no_other_form
-from convo_cli.storage.pickles import require_no_pickle
 from convo_cli.storage.similar import similar_path
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def require_other_config(path: Path) -> None:
 
 def require_run(path: Path) -> None:
     """Raise if the path is not a run directory; the hint has a run around it or a similar path."""
-    require_no_pickle(path)
+    require_not_for_others(path)
     run = _run_around(path)
     if run == path:
         return
@@ -104,7 +104,7 @@ def require_model(source: str, load: Which | None) -> None:
 
     path = Path(source)
     if source and _is_of_convo(path):
-        require_no_pickle(path)
+        require_not_for_others(path)
     else:
         require_pretrained(source)
     require_run_for(load, source)
@@ -159,7 +159,7 @@ def require_pretrained(source: str) -> None:
         require_model_folder(path)
     elif source and path.exists():
         require_no_other_form(path)
-        require_no_pickle(path)
+        require_not_for_others(path)
         what = "a data file, not a model" if is_data_file(path) else "not a directory"
         raise UsageError(f"{source}: {what}", hint=_MODEL)
     elif not _HUB_ID.fullmatch(source):
@@ -201,13 +201,12 @@ def require_no_file_of_a_run(out: Path, option: str) -> None:
 
 
 def require_run_or_checkpoint(folder: Path, load: Which | None) -> None:
-    """Raise UsageError unless this is a folder; its contents are verified when they are loaded.
-
-    ``load`` selects a checkpoint, so it needs a run directory.
-    """
+    """Raise UsageError unless this is a folder, and a run directory if ``load`` is given."""
     from convo_cli.runs.opening import require_run_for
 
-    require_no_pickle(folder)
+    require_not_for_others(folder)
+    if not (_is_of_convo(folder) or (folder / "dialogue.json").exists()):
+        require_no_other_form(folder)
     if not folder.is_dir():
         advice = "give a run directory, such as runs/demo, or one of its checkpoints"
         what = "not a directory" if folder.exists() else "no such directory"

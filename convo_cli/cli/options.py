@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
@@ -30,6 +31,24 @@ def all_or_number(value: Any) -> int:
         return int(value)
     except ValueError:
         raise typer.BadParameter("give a whole number, such as 100, or all") from None
+
+
+def bytes_in(value: str | None) -> str | None:
+    """Return a size such as 2GB, 500 MB or 1GiB in bytes, as decimal digits.
+
+    MB and GB are powers of ten, as in transformers' `max_shard_size`.
+    """
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?([KMGT]?i?B)", value.strip(), re.I)
+    if found is None:
+        raise typer.BadParameter(f"{value}: give a size, such as 2GB or 500MB")
+    unit = found[2].upper()
+    power = " KMGT".index(unit[0]) if len(unit) > 1 else 0
+    num_bytes = int(float(found[1]) * (1024 if "I" in unit else 1000) ** power)
+    if num_bytes < 10**6:
+        raise typer.BadParameter(f"{value}: a file of weights has at least 1MB")
+    return str(num_bytes)
 
 
 def place_of_model(value: str | None) -> str | None:

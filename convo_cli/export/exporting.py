@@ -13,15 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.config.schema import PretrainedModel
-from convo_cli.errors import CheckpointError
+from convo_cli.errors import CheckpointError, first_line
 from convo_cli.events import Emit, Notice
 from convo_cli.export.card.markdown import visible
 from convo_cli.export.card.model_card import write_card
-from convo_cli.export.format import CARD_FILE, TEMPLATE_FILE, Dtype
+from convo_cli.export.format import CARD_FILE, TEMPLATE_FILE, About, Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.proof.proving import prove
 from convo_cli.export.proof.receipt import EXPECTED_FILE, RECEIPT_FILE, Receipt
-from convo_cli.export.requirements import require_supported
+from convo_cli.export.requirements import (
+    missing_package,
+    require_options,
+    require_outside,
+    require_supported,
+)
 from convo_cli.export.source import Source
 from convo_cli.model.adapters.adapter_files import holds_adapter
 from convo_cli.model.adapters.lora import adapter_of, base_folder_of, merge_adapter
@@ -69,8 +74,8 @@ class Exported:
     loaded: LoadedCheckpoint | None
     """The checkpoint in ``source``; None for another folder."""
     out: Path
-    dtype: Dtype
     files: tuple[str, ...]
+    num_bytes: int
     receipt: Receipt
 
 
@@ -92,13 +97,15 @@ def export_checkpoint(
     a run, as in `convo_cli.runs.opening.open_checkpoint`. ``base`` is the place of an adapter's
     base, if it was moved. ``max_shard_bytes`` limits each file of weights.
     """
+    about, chosen = require_options(name, dtype, max_shard_bytes=max_shard_bytes)
+    require_outside(out, source)
     require_writable(out, force=force)
 
     def export(opened: Snapshot) -> Exported:
-        require_supported(opened.path, name, dtype)
+        require_supported(opened.path, name)
         place = place_of_base(opened.path, base, emit)
         read = _read(opened.path, source, emit, place, max_shard_bytes)
-        return _export(opened, read, out, name, dtype, emit, place)
+        return _export(opened, read, out, name, about, chosen, emit, place)
 
     return load_from(source, emit, export, which)
 
@@ -152,23 +159,22 @@ def _export(
     source: Source,
     out: Path,
     name: str,
-    dtype: Dtype | None,
+    about: About,
+    dtype: Dtype,
     emit: Emit,
     base: PretrainedModel | None,
 ) -> Exported:
-    form, about = FORMATS[name], FORMATS[name].about()
-    chosen = dtype or about.dtypes[0]
     is_merged = about.merges and source.base is not None
     receipts: list[Receipt] = []
 
     def fill(aside: Path) -> None:
         if is_merged:
             with _merged(source, aside, base) as merged:
-                form.write(merged, aside, chosen, emit)
+                _write(merged, aside, name, about, dtype, emit)
         else:
-            form.write(source, aside, chosen, emit)
+            _write(source, aside, name, about, dtype, emit)
         opened.require_unchanged()
-        receipts.append(prove(name, aside, source, chosen, emit))
+        receipts.append(prove(name, aside, source, dtype, emit))
         write_card(aside, out.resolve().name, name, about, source, receipts[0])
 
     if not out.parent.exists():
@@ -178,8 +184,21 @@ def _export(
         size += 2 * source.generator.model.get_memory_footprint()
     require_space(out, size + _MARGIN)
     publish_directory(out, fill)
-    written = tuple(sorted(path.name for path in out.iterdir()))
-    return Exported(source.folder, source.loaded, out, chosen, written, receipts[0])
+    return Exported(source.folder, source.loaded, out, *_written(out), receipts[0])
+
+
+def _written(out: Path) -> tuple[tuple[str, ...], int]:
+    """Return the names of an export's files, and their bytes."""
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    names = tuple(path.relative_to(out).as_posix() for path in files)
+    return names, sum(path.stat().st_size for path in files)
+
+
+def _write(source: Source, folder: Path, name: str, about: About, dtype: Dtype, emit: Emit) -> None:
+    try:
+        FORMATS[name].write(source, folder, dtype, emit)
+    except ImportError as error:
+        raise missing_package(name, about, first_line(error)) from error
 
 
 @contextmanager

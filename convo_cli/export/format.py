@@ -70,6 +70,13 @@ class About:
 
     The model card shows it, with the client.
     """
+    commands: tuple[str, ...] = ()
+    """Commands that run the export, printed after it, for `str.format`.
+
+    Fields: ``folder`` as typed into a shell; ``name``, of lower-case letters, digits and dashes.
+    """
+    remark: str | None = None
+    """A sentence that is printed after the export."""
     uses_generation_config: bool = False
     """Greedy replies of the runtime obey the folder's generation_config.json."""
     objection: Callable[[Mapping[str, Any]], str | None] | None = None

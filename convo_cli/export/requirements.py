@@ -1,28 +1,192 @@
-"""Refusals of an export before a model is loaded."""
+"""Refusals of an export before any work: by its options, and by the checkpoint's files alone.
+
+Nothing here imports torch. Every refusal says what the format holds, and which formats hold the
+model.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from convo_cli.errors import ModelError, UsageError
-from convo_cli.export.format import Dtype
+from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
-from convo_cli.storage.foreign_files import ADAPTER_CONFIG
+from convo_cli.runs.directory import RunDirectory
+from convo_cli.storage.files import read_file
+from convo_cli.storage.foreign_files import (
+    ADAPTER_BASE,
+    ADAPTER_CONFIG,
+    MAX_CONFIG_BYTES,
+    MAX_TEXT_BYTES,
+)
+from convo_cli.text.tokenizers.kinds import TokenizerKind, kind_of
+from convo_cli.wording import quoted
+
+_OTHER_NAMES = {
+    "huggingface": "hf hugging-face transformers safetensors vllm tgi",
+    "legacy": "convmodel bin pytorch old",
+    "adapter": "lora peft",
+    "gguf": "llama.cpp llamacpp llama-cpp ollama ggml",
+    "ctranslate2": "ct2 ctranslate",
+    "onnx": "onnxruntime ort",
+}
+"""What other programs call the formats."""
+_OTHER_DTYPES = {
+    "fp32": "f32 float32 float full",
+    "fp16": "f16 float16 half",
+    "bf16": "bfloat16",
+    "q8_0": "q8 8bit",
+    "int8": "i8",
+}
+_CUTOFF = 0.6
+_LONGEST = 60  # characters of a text of config.json in a message
 
 
-def require_supported(folder: Path, name: str, dtype: Dtype | None) -> None:
-    """Raise ConvoError if a format cannot hold the checkpoint in a folder."""
-    about = FORMATS[name].about()
-    if not (about.merges or (folder / ADAPTER_CONFIG).exists()):
+class _Model(NamedTuple):
+    """What decides whether a format can hold a checkpoint; None for a file that is unreadable."""
+
+    config: Mapping[str, Any] | None
+    tokenizer: TokenizerKind | None
+    is_adapter: bool
+
+
+def require_options(
+    name: str, dtype: str | None = None, *, max_shard_bytes: int | None = None
+) -> tuple[About, Dtype]:
+    """Return a format and its type of weights; UsageError for options that do not fit together.
+
+    Also raised if a package that writes the format is not installed.
+    """
+    if (form := FORMATS.get(name)) is None:
         raise UsageError(
-            f"--format adapter exports the adapter of a run with model.lora, but {folder} holds a "
-            "whole model",
-            hint="leave out --format",
+            f"--format {quoted(name)}: there is no such format",
+            hint=_suggested(name, _OTHER_NAMES, FORMATS, "--format"),
         )
-    model_type = json.loads((folder / "config.json").read_bytes())["model_type"]
-    if about.architectures is not None and model_type not in about.architectures:
-        raise ModelError(
-            f"--format legacy writes only GPT-2 models, but this is {model_type}",
-            hint="old transformers would read its config.json differently; leave out --format",
+    about = form.about()
+    chosen = next((one for one in about.dtypes if one == (dtype or about.dtypes[0])), None)
+    if chosen is None:
+        assert dtype is not None, "the default is one of them"
+        others = [other for other, one in FORMATS.items() if dtype in one.about().dtypes]
+        raise UsageError(
+            f"--dtype {quoted(dtype)}: --format {name} writes {_listed(about.dtypes, 'or')}",
+            hint=f"formats that write {dtype}: {', '.join(others)}"
+            if others
+            else _suggested(dtype, _OTHER_DTYPES, about.dtypes, "--dtype"),
         )
+    if max_shard_bytes is not None and not about.shards:
+        able = ", ".join(other for other, one in FORMATS.items() if one.about().shards)
+        raise UsageError(
+            f"--max-shard-size: --format {name} writes one file of weights",
+            hint=f"leave it out (formats that split weights: {able})",
+        )
+    if missing := [module for module in about.writes_with if find_spec(module) is None]:
+        raise missing_package(name, about, f"not installed: {', '.join(missing)}")
+    return about, chosen
+
+
+def require_outside(out: Path, source: Path) -> None:
+    """Raise UsageError if an export would be in the place of its source, or inside it."""
+    place, own = out.resolve(), source.resolve()
+    if place == own:
+        raise UsageError(f"{out}: the source itself", hint="choose another folder")
+    if own in place.parents:
+        raise UsageError(
+            f"{out}: inside {source}, which must stay unchanged", hint="choose another folder"
+        )
+
+
+def missing_package(name: str, about: About, reason: str) -> UsageError:
+    """Return the error that a package for a format is missing or broken, with its install line."""
+    packages = _listed(about.writes_with, "and") or "other packages"
+    return UsageError(
+        f"--format {name} needs {packages} ({reason})",
+        hint=f'pip install "convo-cli[{about.extra}]"' if about.extra else None,
+    )
+
+
+def require_supported(folder: Path, name: str) -> None:
+    """Raise ModelError if a format cannot hold the checkpoint in a folder, or that of a run.
+
+    An unreadable file is passed over: loading the checkpoint reports it.
+    """
+    run = RunDirectory(folder)
+    if run.is_run and (steps := run.checkpoint_steps()):
+        folder = run.checkpoint(steps[-1])  # all of a run have one config and one tokenizer
+    model = _read(folder)
+    if (reason := _objection(name, model)) is None:
+        return
+    able = [other for other in FORMATS if _objection(other, model) is None]
+    raise ModelError(
+        f"--format {name} {reason}",
+        hint=f"formats that can hold it: {', '.join(able)}" if able else None,
+    )
+
+
+def _objection(name: str, model: _Model) -> str | None:
+    about = FORMATS[name].about()
+    if not (about.merges or model.is_adapter):
+        return "exports the adapter of a run with model.lora, but this is a whole model"
+    if model.config is not None:
+        kind = model.config.get("model_type")
+        if about.architectures is not None and kind not in about.architectures:
+            shown = quoted(str(kind), _LONGEST)
+            return (
+                f"holds models of type {_listed(sorted(about.architectures), 'or')}, but this is "
+                f"{shown}"
+            )
+    if about.tokenizers is not None and model.tokenizer not in (None, *about.tokenizers):
+        held = _listed(sorted(about.tokenizers), "or")
+        return f"holds tokenizers of kind {held}, but this one is {_kind(model.tokenizer)}"
+    if model.config is not None and about.objection is not None:
+        objection = about.objection(model.config)
+        return None if objection is None else f"cannot hold this model: {objection}"
+    return None
+
+
+def _read(folder: Path) -> _Model:
+    config = _json(folder / "config.json", MAX_CONFIG_BYTES)
+    tokenizer = _json(folder / "tokenizer.json", MAX_TEXT_BYTES)
+    kind: TokenizerKind | None = None
+    if tokenizer is not None and isinstance(tokenizer.get("model"), dict):
+        kind = kind_of(tokenizer)
+    # An adapter has the config of its base.
+    is_adapter = all((folder / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER_BASE))
+    return _Model(config, kind, is_adapter)
+
+
+def _json(file: Path, limit: int) -> dict[str, Any] | None:
+    try:
+        values = json.loads(read_file(file, limit))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _kind(tokenizer: TokenizerKind | None) -> str:
+    return "of a kind that convo does not know" if tokenizer == "other" else str(tokenizer)
+
+
+def _suggested(
+    given: str, other_names: Mapping[str, str], names: Iterable[str], option: str
+) -> str:
+    """Return a hint with the name that was meant, and all names."""
+    known = {name: name for name in names}
+    known |= {
+        other: name
+        for name, others in other_names.items()
+        if name in known
+        for other in others.split()
+    }
+    close = difflib.get_close_matches(given.lower(), known, n=1, cutoff=_CUTOFF)
+    listed = f"one of {', '.join(names)}"
+    return f"did you mean {option} {known[close[0]]}? ({listed})" if close else f"give {listed}"
+
+
+def _listed(words: Iterable[str], last: str) -> str:
+    *first, final = [*words] or [""]
+    return f"{', '.join(first)} {last} {final}" if first else final

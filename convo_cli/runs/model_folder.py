@@ -11,6 +11,7 @@ from pathlib import Path
 from convo_cli.errors import ModelError, UsageError
 from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.directory import RunDirectory, require_place
+from convo_cli.runs.provenance.other_exports import require_no_other_export
 from convo_cli.storage.files import special_kind
 from convo_cli.storage.foreign_files import INDEX, require_harmless, shard_names
 from convo_cli.storage.other_models import require_no_other_form
@@ -26,6 +27,7 @@ LEGACY_WEIGHTS = "pytorch_model.bin"
 def require_model_folder(folder: Path) -> None:
     """Raise ModelError if a Hugging Face folder lacks its config or its weights as safetensors."""
     require_harmless(folder)
+    require_no_other_export(folder)
     require_no_other_form(folder)
     config = folder / "config.json"
     try:

@@ -14,6 +14,7 @@ import typer
 
 from convo_cli import __version__
 from convo_cli.cli.app import app
+from convo_cli.export.formats import FORMATS
 from tests.cases import quick_first
 from tests.commands import EXECUTABLE, environment, run_here, run_process
 
@@ -121,11 +122,15 @@ UNKNOWN = {
         "convo resume --help",
     ),
     "a format": (
-        "export runs/x out --format gguf",
-        "Invalid value for '--format': 'gguf' is not one of 'huggingface', 'legacy', 'adapter'.",
-        "convo export --help",
+        "export runs/x out --format legasy",
+        '--format "legasy": there is no such format',
+        f"did you mean --format legacy? (one of {', '.join(FORMATS)})",
     ),
-    "a missing argument": ("export runs/x", "Missing argument 'out'.", "convo export --help"),
+    "a missing argument": (
+        "export runs/x",
+        "Missing argument 'OUT'.",
+        "convo export runs/x exports/NAME",
+    ),
     "a surplus argument": (
         "train a.yaml b.yaml",
         "Got unexpected extra argument(s) (b.yaml)",

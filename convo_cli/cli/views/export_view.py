@@ -1,7 +1,8 @@
-"""View of `export`: the folder on stdout; the proof and the next command on stderr."""
+"""View of `export`: the folder on stdout; the receipt and the next commands on stderr."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,52 +12,121 @@ from convo_cli.errors import typeable
 from convo_cli.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from convo_cli.export.exporting import Exported
+    from convo_cli.export.format import About
+    from convo_cli.export.proof.receipt import Compared, Receipt, Replies
+
+_PARTS = {
+    "hard_texts": "hard texts",
+    "training_texts": "training texts",
+    "prompts": "prompts",
+}
+"""Fields of the receipt, with the words for people."""
+_LONGEST_NAME = 60
 
 
-def as_record(exported: Exported, format: str) -> dict[str, Any]:  # noqa: A002  (the option's name)
+def as_record(exported: Exported) -> dict[str, Any]:
     """Return the export as the `--json` object."""
     receipt = exported.receipt
     return {
         "source": str(exported.source),
         "checkpoint": None if exported.loaded is None else exported.loaded.as_record(),
         "out": str(exported.out),
-        "format": format,
+        "format": receipt.export,
+        "dtype": receipt.dtype,
+        "bytes": exported.num_bytes,
         "files": list(exported.files),
         "verified": {
             "prompts": receipt.prompts.num if receipt.prompts else 0,
             "tokens": receipt.replies.num_tokens if receipt.replies else 0,
             "classes": list(receipt.runtime.classes if receipt.runtime else ()),
         },
+        "receipt": receipt.model_dump(mode="json"),
     }
 
 
-def show_export(
-    exported: Exported,
-    format: str,  # noqa: A002  (the option's name)
-    *,
-    is_quiet: bool,
-) -> None:
-    """Print the folder and, unless quiet, the proof and the next command."""
+def show_export(exported: Exported, about: About, *, is_quiet: bool) -> None:
+    """Print the folder and, unless quiet, the receipt and the next commands."""
+    from convo_cli.export.card.upload_line import UPLOAD_NOTE, upload_command
+
     typer.echo(printable(str(exported.out)))
     if is_quiet:
         return
-    receipt = as_record(exported, format)["verified"]
-    how = "reloaded with plain transformers"
-    following = f"next:\n  convo chat {typeable(exported.out)}"
-    if format == "legacy":
-        classes = ", ".join(receipt["classes"])
-        how = f"opened by plain transformers in a process of its own ({classes})"
-        following = (
-            "pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, export "
-            "without --format"
+    lines = [*receipt_lines(exported.receipt, exported.source.name)]
+    lines.append(f"{_size(exported.num_bytes)} in {counted(len(exported.files), 'file')}")
+    if about.remark:
+        lines.append(about.remark)
+    fields = {"folder": typeable(exported.out), "name": _name(exported.out)}
+    commands = [command.format(**fields) for command in about.commands]
+    if commands:
+        lines += ["next:", *(f"  {command}" for command in commands)]
+    lines += ["to share it:", f"  {upload_command(exported.out)}", f"  ({UPLOAD_NOTE})"]
+    typer.echo("\n".join(map(printable, lines)), err=True)
+
+
+def receipt_lines(receipt: Receipt, source: str) -> Iterator[str]:
+    """Yield what was compared with the checkpoint, and what differs."""
+    if receipt.runtime is None:
+        yield f"not checked here; to check it: {receipt.how_to_check}"
+        return
+    classes = f" ({', '.join(receipt.runtime.classes)})" if receipt.runtime.classes else ""
+    counts = [
+        _count(part, words)
+        for name, words in _PARTS.items()
+        if (part := getattr(receipt, name)) is not None
+    ]
+    if receipt.replies is not None:
+        counts.append(_replies(receipt.replies))
+    name, version = receipt.runtime.name, receipt.runtime.version
+    program = version if version.startswith(name) else f"{name} ({version})"
+    how = "equal to" if is_equal(receipt) else "compared with"
+    yield f"{how} {source} in {program}{classes}: {', '.join(counts)}"
+    if receipt.perplexity is not None:
+        both = receipt.perplexity
+        what = "the validation file" if both.data == "validation" else "the checkpoint's replies"
+        yield (
+            f"perplexity on {counted(both.num_targets, 'target')} of {what}: {both.export:.4g} "
+            f"(checkpoint: {both.checkpoint:.4g})"
         )
-    if format == "adapter":
-        how = "opened by peft on top of its base"
-        following += " --base PATH  (where its base is)"
-    typer.echo(
-        f"verified: {how}, {counted(receipt['prompts'], 'prompt')}, "
-        f"{counted(receipt['tokens'], 'token')}, all equal to {printable(exported.source.name)}\n"
-        f"{following}",
-        err=True,
-    )
+    for name, words in {**_PARTS, "replies": "replies"}.items():
+        part = getattr(receipt, name)
+        if part is not None and part.first_difference is not None:
+            yield f"first difference in the {words}: {part.first_difference}"
+    for name, reason in receipt.absent.items():
+        yield f"not compared: {_PARTS.get(name, name.replace('_', ' '))} ({reason})"
+
+
+def is_equal(receipt: Receipt) -> bool:
+    """Return whether everything that was compared is the same, ties aside."""
+    parts = [getattr(receipt, name) for name in (*_PARTS, "replies")]
+    return all(part is None or part.first_difference is None for part in parts)
+
+
+def _count(part: Compared, words: str) -> str:
+    if part.num == part.num_equal:
+        return f"{part.num:,} {words}"
+    return f"{part.num_equal:,} of {part.num:,} {words} ({part.num_equal / part.num:.1%})"
+
+
+def _replies(replies: Replies) -> str:
+    if replies.num_tokens == replies.num_equal_tokens:
+        text = counted(replies.num_tokens, "reply token")
+    else:
+        share = replies.num_equal_tokens / replies.num_tokens
+        text = f"{replies.num_equal_tokens:,} of {replies.num_tokens:,} reply tokens ({share:.1%})"
+    if replies.num_ties:
+        text += f"; {counted(replies.num_ties, 'reply')} differ where two tokens are as likely"
+    return text
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:,.2f} GiB"
+
+
+def _name(out: Path) -> str:
+    """Return the folder's name as a model's name in Ollama."""
+    name = re.sub(r"[^a-z0-9]+", "-", out.resolve().name.lower())[:_LONGEST_NAME].strip("-")
+    return name or "model"

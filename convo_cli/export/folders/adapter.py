@@ -41,6 +41,7 @@ def about() -> About:
     return About(
         summary="the adapter of a run with model.lora alone, for peft",
         usage=_USAGE,
+        commands=("convo chat {folder} --base PATH  (where its base is)",),
         merges=False,
         uses_generation_config=True,
     )

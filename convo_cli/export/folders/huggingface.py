@@ -28,6 +28,7 @@ def about() -> About:
     return About(
         summary="for today's transformers; convo opens it too",
         usage=_USAGE,
+        commands=("convo chat {folder}",),
         uses_generation_config=True,
     )
 

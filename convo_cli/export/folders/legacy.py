@@ -47,6 +47,8 @@ def about() -> About:
     return About(
         summary="for transformers before 5 and convmodel",
         usage=_USAGE,
+        remark="pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, "
+        "export without --format",
         architectures=frozenset({"gpt2"}),
         uses_generation_config=True,
     )

@@ -1,8 +1,8 @@
 """Script that opens an exported folder with plain transformers, in a process without convo.
 
 It opens the folder as another user would: it imports torch and transformers, has no network, and
-loads weights with `torch.load(weights_only=True)`. `convo_cli.export.folders.plain_receipt` starts it
-and sends one line of JSON; the answer is one line too.
+loads weights with `torch.load(weights_only=True)`. `convo_cli.export.folders.plain_receipt` starts
+it and sends one line of JSON; the answer is one line too.
 """
 
 from __future__ import annotations

@@ -169,8 +169,10 @@ def test_native_code_does_not_read_the_sentencepiece_model(make_encoder, spiece,
 
 def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ModelError, match="writes only GPT-2 models, but this is llama"):
-        require_supported(tmp_path, "legacy", None)
+    with pytest.raises(
+        ModelError, match='--format legacy holds models of type gpt2, but this is "llama"'
+    ):
+        require_supported(tmp_path, "legacy")
 
 
 def test_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
