@@ -29,7 +29,7 @@ from convo_cli.wording import quoted
 
 _HINT = "copy the folder again from an intact copy, or use another checkpoint"
 _SHARD = re.compile(r"\w+-\d{5}-of-(\d{5})\.safetensors")
-_TYPES = {
+TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -183,7 +183,7 @@ def _header(forms: Mapping[str, Tensor]) -> bytes:
     for name, form in forms.items():
         begin, end = end, end + num_bytes(form)
         header[name] = {
-            "dtype": _TYPES[form.dtype],
+            "dtype": TYPES[form.dtype],
             "shape": list(form.shape),
             "data_offsets": [begin, end],
         }

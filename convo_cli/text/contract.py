@@ -110,6 +110,7 @@ def load_encoder(folder: Path) -> DialogueEncoder:
     tokenizer = load_tokenizer(folder, str(folder))
     if contract.template != "native":
         tokenizer.chat_template = None
+    _restore_end_token(tokenizer, contract)
     template = make_template(
         contract.template, tokenizer, contract.template_options, contract.agreement
     )
@@ -121,6 +122,19 @@ def load_encoder(folder: Path) -> DialogueEncoder:
         contract = contract.model_copy(update={"chat_template": actual.chat_template})
     require_same(contract, actual, str(folder))
     return encoder
+
+
+def _restore_end_token(tokenizer: PreTrainedTokenizerBase, contract: DialogueContract) -> None:
+    """Give the tokenizer of an export the end token with which its template was built.
+
+    An export names the end of a reply, which is the first stop token. Of several, the last is the
+    tokenizer's own.
+    """
+    stops = contract.stop_tokens
+    if len(stops) < 2 or tokenizer.eos_token != stops[0] or "eos_token" in contract.chat_template:
+        return
+    if contract.template in ("native", "cls-sep"):
+        tokenizer.eos_token = stops[-1]
 
 
 def require_same(written: DialogueContract, actual: DialogueContract, where: str) -> None:

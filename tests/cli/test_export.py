@@ -110,9 +110,8 @@ def test_an_export_holds_the_template_of_training_and_no_other(work, convo, plac
         config.write_text(json.dumps({**values, "chat_template": foreign}), encoding="utf-8")
     assert convo("export", "exports/tiny", "out").code == 0
     assert (work / "out/chat_template.jinja").read_text(encoding="utf-8") == own
-    assert "chat_template" not in json.loads(
-        (work / "out/tokenizer_config.json").read_text(encoding="utf-8")
-    )
+    config = json.loads((work / "out/tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["chat_template"] == own
 
 
 def test_an_export_for_old_transformers_is_refused_by_every_command_as_what_it_is(work, convo):
