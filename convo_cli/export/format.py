@@ -45,10 +45,11 @@ class About:
     architectures: frozenset[str] | None = None
     """The values of `model_type` that it holds; None for all."""
     tokenizers: frozenset[TokenizerKind] | None = None
-    inexact_tokenizers: frozenset[TokenizerKind] = frozenset()
-    """Kinds that the runtime reads differently in places: the receipt states how many texts differ.
+    inexact: Callable[[Mapping[str, Any]], str | None] | None = None
+    """Return from tokenizer.json why the runtime reads some texts differently, or None.
 
-    With any other kind, a text with other ids is an error.
+    The receipt then states how many texts differ. With any other tokenizer, a text with other ids
+    is an error.
     """
     extra: str | None = None
     """The extra of convo that writes it, and the modules that this installs."""
@@ -81,6 +82,8 @@ class About:
     """Greedy replies of the runtime obey the folder's generation_config.json."""
     objection: Callable[[Mapping[str, Any]], str | None] | None = None
     """Return from config.json why the format cannot hold a model of a supported architecture."""
+    tokenizer_objection: Callable[[Mapping[str, Any]], str | None] | None = None
+    """Return from tokenizer.json why the format cannot hold a tokenizer of a supported kind."""
 
 
 class Runtime(Protocol):

@@ -52,6 +52,7 @@ class _Model(NamedTuple):
 
     config: Mapping[str, Any] | None
     tokenizer: TokenizerKind | None
+    tokenizer_json: Mapping[str, Any] | None
     is_adapter: bool
 
 
@@ -144,7 +145,11 @@ def _objection(name: str, model: _Model) -> str | None:
         return f"holds tokenizers of kind {held}, but this one is {_kind(model.tokenizer)}"
     if model.config is not None and about.objection is not None:
         objection = about.objection(model.config)
-        return None if objection is None else f"cannot hold this model: {objection}"
+        if objection is not None:
+            return f"cannot hold this model: {objection}"
+    if model.tokenizer_json is not None and about.tokenizer_objection is not None:
+        objection = about.tokenizer_objection(model.tokenizer_json)
+        return None if objection is None else f"cannot hold this tokenizer: {objection}"
     return None
 
 
@@ -156,7 +161,7 @@ def _read(folder: Path) -> _Model:
         kind = kind_of(tokenizer)
     # An adapter has the config of its base.
     is_adapter = all((folder / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER_BASE))
-    return _Model(config, kind, is_adapter)
+    return _Model(config, kind, tokenizer if kind else None, is_adapter)
 
 
 def _json(file: Path, limit: int) -> dict[str, Any] | None:
