@@ -1,0 +1,126 @@
+"""Export as one GGUF file, which llama.cpp and the programs built on it run."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convo_cli.errors import ModelError
+from convo_cli.events import Emit
+from convo_cli.export.format import About, Dtype, Runtime
+from convo_cli.export.llama_cpp.gguf_families import FAMILIES, OTHER_FORMAT, objection
+from convo_cli.export.llama_cpp.gguf_metadata import (
+    head_size,
+    write_dialogue,
+    write_sizes,
+    write_vocabulary,
+)
+from convo_cli.export.llama_cpp.gguf_rope import frequency_factors, rope_of
+from convo_cli.export.llama_cpp.gguf_tensors import (
+    StoredTensor,
+    require_sound,
+    stored_tensors,
+    write_values,
+)
+from convo_cli.export.llama_cpp.gguf_text_rules import inexact, tokenizer_objection
+from convo_cli.export.llama_cpp.gguf_vocabulary import vocabulary_of
+
+if TYPE_CHECKING:
+    from convo_cli.export.source import Source
+
+_SUFFIXES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+_USAGE = """\
+### llama.cpp
+
+The file holds the weights, the vocabulary and the chat template {template}.
+
+```sh
+llama-cli -m model-F32.gguf --conversation
+llama-server -m model-F32.gguf --port 8000
+```
+
+The name of the file ends in the type of its weights. It was trained on windows of {max_length} \
+tokens; a reply ends with {stop}.
+"""
+
+
+def about() -> About:
+    """Return what GGUF holds; see `convo_cli.export.format.Format`."""
+    return About(
+        summary="one file for llama.cpp and Ollama",
+        usage=_USAGE,
+        dtypes=("fp32", "fp16", "bf16", "q8_0"),
+        architectures=frozenset(FAMILIES),
+        tokenizers=frozenset({"byte-level bpe", "sentencepiece bpe", "unigram"}),
+        inexact=inexact,
+        extra="gguf",
+        writes_with=("gguf",),
+        runs_with=("xllamacpp",),
+        how_to_install_runtime="pip install xllamacpp",
+        library="gguf",
+        tags=("gguf", "llama.cpp"),
+        server="llama-server -m model-F32.gguf --port 8000",
+        objection=objection,
+        tokenizer_objection=tokenizer_objection,
+    )
+
+
+def file_name(dtype: Dtype) -> str:
+    """Return the name of the file for weights of a type."""
+    return f"model-{_SUFFIXES[dtype]}.gguf"
+
+
+def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
+    """Write the model's file into an empty folder, tensor by tensor."""
+    import numpy as np
+    from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter
+
+    from convo_cli.runs.model_folder import DIALOGUE_FILE
+    from convo_cli.text.contract import contract_of
+
+    model, encoder = source.generator.model, source.generator.encoder
+    config: Any = model.config
+    if reason := objection(config.to_dict()):
+        raise ModelError(f"llama.cpp would reply differently: {reason}", hint=OTHER_FORMAT)
+    family = FAMILIES[config.model_type]
+    backend: Any = encoder.tokenizer.backend_tokenizer
+    embeddings: Any = model.get_input_embeddings()
+    vocabulary = vocabulary_of(
+        json.loads(backend.to_str()),
+        set(encoder.template.written_tokens),
+        embeddings.weight.shape[0],
+    )
+    tensors = stored_tensors(model, family, dtype)
+    if family.rotates:
+        factors = frequency_factors(rope_of(config.to_dict()), head_size(config))
+        if factors is not None:
+            kind = GGMLQuantizationType.F32
+            tensors.append(StoredTensor("rope_freqs.weight", factors.shape, kind, lambda: factors))
+    for tensor in tensors:
+        require_sound(tensor.name, tensor.shape)
+    path = folder / file_name(dtype)
+    writer = GGUFWriter(path, MODEL_ARCH_NAMES[MODEL_ARCH[family.architecture]])
+    write_sizes(writer, model, family, dtype, encoder.max_length)
+    write_vocabulary(writer, vocabulary)
+    write_dialogue(writer, encoder, emit)
+    for tensor in tensors:
+        shape, size = tensor.shape, tensor.num_bytes
+        writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), size, tensor.kind)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        write_values(writer, tensors)
+    finally:
+        writer.close()
+    contract = contract_of(encoder).model_dump_json(indent=2)
+    (folder / DIALOGUE_FILE).write_text(contract + "\n", encoding="utf-8")
+
+
+def open_runtime(folder: Path, base: Path | None) -> Runtime:
+    """Open the file of a folder in llama.cpp."""
+    module: Any = import_module("convo_cli.export.llama_cpp.llama_runtime")
+    runtime: Runtime = module.open_llama(folder)
+    return runtime

@@ -1,0 +1,111 @@
+"""What a tokenizer does to a text before its vocabulary is used, as far as llama.cpp does the same.
+
+llama.cpp has its own code for the regular expressions of known tokenizers. Only a tokenizer whose
+rules equal those of a name here gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convo_cli.text.tokenizers.kinds import kind_of
+
+SPACE_MARK = "▁"
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_AFTER_DIGITS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _AFTER_DIGITS
+_QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _AFTER_DIGITS
+
+_GPT2_BYTES = ("ByteLevel", True)
+_PLAIN_BYTES = ("ByteLevel", False)
+_NFC = {"type": "NFC"}
+_Step = tuple[str, Any]
+_NAMES: Mapping[tuple[tuple[_Step, ...], bool], str] = {
+    ((_GPT2_BYTES,), False): "gpt-2",
+    ((("Digits", True), _GPT2_BYTES), False): "smollm",
+    ((("Split", _LLAMA3), _PLAIN_BYTES), True): "llama-bpe",
+    ((("Split", _LLAMA3), _PLAIN_BYTES), False): "dbrx",
+    ((("Split", _QWEN2), _PLAIN_BYTES), False): "qwen2",
+}
+"""Steps of the pre-tokenizer, and whether a word of the vocabulary needs no merges."""
+
+
+def tokenizer_objection(spec: Mapping[str, Any]) -> str | None:
+    """Return why llama.cpp cannot read a tokenizer.json of a supported kind, or None."""
+    model, kind = spec["model"], kind_of(dict(spec))
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            return f"llama.cpp has no {name}"
+    if kind == "byte-level bpe":
+        if spec.get("normalizer") not in (None, _NFC):
+            return "llama.cpp does not change texts by its normalizer"
+        if pre_tokenizer_of(spec) is None:
+            return "llama.cpp does not know the rules by which it cuts words (pre_tokenizer)"
+        return None
+    adds_space = adds_space_of(spec)
+    if adds_space is None:
+        return "llama.cpp does not change texts by its normalizer or pre_tokenizer"
+    if kind == "unigram" and adds_space:
+        return "llama.cpp puts no space before a text for a unigram model with bytes"
+    if kind == "unigram" and not model.get("byte_fallback"):
+        return "it has no pieces for the bytes of unknown characters"
+    if model.get("ignore_merges"):
+        return "llama.cpp finds no words without their merges"
+    return None
+
+
+def inexact(spec: Mapping[str, Any]) -> str | None:
+    """Return which texts llama.cpp reads differently than a tokenizer that it can read, or None."""
+    if kind_of(dict(spec)) == "unigram":
+        return f"texts with {SPACE_MARK}, and runs of one character that have two equally good cuts"
+    if spec.get("normalizer") == _NFC:
+        return "texts that are not in the normal form NFC"
+    return None
+
+
+def pre_tokenizer_of(spec: Mapping[str, Any]) -> str | None:
+    """Return llama.cpp's name of the rules of a tokenizer.json, or None if it has none."""
+    stated = spec.get("pre_tokenizer") or {}
+    parts = stated.get("pretokenizers", []) if stated.get("type") == "Sequence" else [stated]
+    steps = tuple(_step(part) for part in parts)
+    return _NAMES.get((steps, bool(spec["model"].get("ignore_merges"))))
+
+
+def adds_space_of(spec: Mapping[str, Any]) -> bool | None:
+    """Return whether a space is put before a text; None if texts are changed in other ways."""
+    stated = spec.get("normalizer")
+    steps = [] if stated is None else stated.get("normalizers", [stated])
+    adds_space = False
+    for step in steps:
+        if step.get("type") == "Prepend" and step.get("prepend") == SPACE_MARK:
+            adds_space = True
+        elif step.get("type") != "Replace" or (
+            step.get("pattern"),
+            step.get("content"),
+        ) != ({"String": " "}, SPACE_MARK):
+            return None
+    splitter = spec.get("pre_tokenizer")
+    if splitter is None:
+        return adds_space if steps else None
+    if splitter.get("type") == "Split" and splitter.get("pattern") == {"String": " "} and steps:
+        return adds_space  # there are no spaces any more
+    if (
+        splitter.get("type") != "Metaspace"
+        or splitter.get("replacement") != SPACE_MARK
+        or splitter.get("split")
+        or splitter.get("prepend_scheme") != "never"
+    ):
+        return None
+    return adds_space
+
+
+def _step(part: Mapping[str, Any]) -> _Step:
+    kind = str(part.get("type"))
+    if kind == "ByteLevel" and not part.get("add_prefix_space"):
+        return kind, part.get("use_regex", True)
+    if kind == "Digits":
+        return kind, part.get("individual_digits")
+    if kind == "Split" and part.get("behavior") == "Isolated" and not part.get("invert"):
+        return kind, (part.get("pattern") or {}).get("Regex")
+    return kind, "other settings"
