@@ -8,7 +8,12 @@ from collections.abc import Iterable, Sequence
 from convo_cli.unseen import has_unseen
 
 _LONGEST_NAME = 80  # characters of a foreign text in the card or a notice
-_MARKUP = re.compile(r"([!-,./:-@\[-`{-~]|^-)")
+_MARKUP = re.compile(
+    r"[#$&*<=>@\[\\\]^_`{|}~]"
+    r"|^[-+]"  # a list, at the beginning of a line
+    r"|(?<!\d)\.(?!\s|$)|:(?!\s)"  # a link without brackets
+    r"|(?<=\d)\.(?!\d)|(?<=\d)\)"  # a numbered list, at the beginning of a line
+)
 
 
 def visible(text: str, limit: int = _LONGEST_NAME) -> str:
@@ -22,7 +27,7 @@ def visible(text: str, limit: int = _LONGEST_NAME) -> str:
 
 def as_markdown(text: str, limit: int = _LONGEST_NAME) -> str:
     """Escape a text, so that Markdown and HTML show it as it is."""
-    return _MARKUP.sub(r"\\\1", visible(text, limit))
+    return _MARKUP.sub(r"\\\g<0>", visible(text, limit))
 
 
 def as_code(text: str) -> str:
