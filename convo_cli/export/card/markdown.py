@@ -33,8 +33,8 @@ def as_markdown(text: str, limit: int = _LONGEST_NAME) -> str:
 def as_code(text: str) -> str:
     """Return a text as a code span; the fence is longer than any run of backquotes in it."""
     shown = visible(text)
-    if not shown.strip():
-        return as_markdown(repr(shown))
+    if not shown:
+        return "(empty)"
     fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
     space = " " if shown[:1] in ("`", " ") or shown[-1:] in ("`", " ") else ""
     return f"{fence}{space}{shown}{space}{fence}"

@@ -142,7 +142,7 @@ def _licence(base: Base | None, own: Licence | None, facts: CardFacts) -> Iterat
             yield "It applies to changed versions, too."
             return
     elif base is not None:
-        yield "The licence of the base model is missing here: its card was not found, or names none."
+        yield "The licence of the base model is not known: its card was not found, or names none."
     yield "This model has no licence yet."
     yield (
         "Its publisher adds `license:` to the top of this card, after checking that the licences "
