@@ -68,7 +68,7 @@ def test_an_export_of_an_export_is_the_same_model(work, convo):
 def test_the_model_card_names_the_template_and_the_stop_token(work):
     card = (work / "exports/tiny/README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: transformers\n")
-    assert "Template `turns`; a reply ends with `<|end|>`" in card
+    assert "Template: `turns`; a reply ends with `<|end|>`" in card
 
 
 def test_the_next_command_can_be_typed_as_it_stands(convo):

@@ -43,6 +43,8 @@ def about() -> About:
         usage=_USAGE,
         commands=("convo chat {folder} --base PATH  (where its base is)",),
         merges=False,
+        library="peft",
+        tags=("lora",),
         uses_generation_config=True,
     )
 

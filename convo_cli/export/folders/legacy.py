@@ -50,6 +50,7 @@ def about() -> About:
         remark="pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, "
         "export without --format",
         architectures=frozenset({"gpt2"}),
+        library="transformers",
         uses_generation_config=True,
     )
 
