@@ -134,7 +134,7 @@ def _objection(name: str, model: _Model) -> str | None:
         return "exports the adapter of a run with model.lora, but this is a whole model"
     if model.config is not None:
         kind = model.config.get("model_type")
-        if about.architectures is not None and kind not in about.architectures:
+        if about.architectures is not None and str(kind) not in about.architectures:
             shown = quoted(str(kind), _LONGEST)
             return (
                 f"holds models of type {_listed(sorted(about.architectures), 'or')}, but this is "

@@ -77,6 +77,13 @@ def model(change: Callable[[Path], object]) -> Callable[[Path], object]:
     return prepare
 
 
+def other_export(work: Path) -> None:
+    """Make a folder `other` as an export for ONNX Runtime has it."""
+    shutil.copytree(work / EXPORT, work / "other")
+    (work / "other/model.safetensors").rename(work / "other/model.onnx")
+    (work / "other/receipt.json").write_text('{"export": "onnx"}')
+
+
 def tensors(change: Callable[[dict], object]) -> Callable[[Path], object]:
     """Change the weights of a folder."""
 
@@ -501,7 +508,7 @@ CASES = {
         ["export", RUN, "link/out"], 2, "link/out: inside …/exports/tiny", link
     ),
     "export: onto its checkpoint": Case(
-        ["export", RUN, LAST], 2, f"{LAST}: inside …/checkpoints, which must stay unchanged"
+        ["export", RUN, LAST], 2, f"{LAST}: inside {RUN}, which must stay unchanged"
     ),
     "export: onto its checkpoint by force": Case(
         ["export", RUN, LAST, "--force"], 2, f"{LAST}: inside …"
@@ -515,7 +522,80 @@ CASES = {
     "export: onto a full folder by force": Case(
         ["export", RUN, "runs", "--force"], 2, "runs: not an earlier export"
     ),
+    "export: onto a pipe": Case(
+        ["export", RUN, "pipe"],
+        2,
+        "pipe: not a folder, but a pipe (FIFO)",
+        lambda work: os.mkfifo(work / "pipe"),
+    ),
+    "export: onto a dangling link": Case(
+        ["export", RUN, "link", "--force"],
+        2,
+        "link: a symbolic link",
+        lambda work: (work / "link").symlink_to("nowhere"),
+    ),
+    "export: onto its run": Case(["export", RUN, RUN, "--force"], 2, f"{RUN}: the source itself"),
+    "export: onto itself": Case(
+        ["export", EXPORT, EXPORT, "--force"], 2, f"{EXPORT}: the source itself"
+    ),
+    "export: into its run": Case(["export", RUN, f"{RUN}/out"], 2, f"{RUN}/out: inside {RUN}, …"),
+    "export: an unknown format": Case(
+        ["export", RUN, "out", "--format", "hugging face"],
+        2,
+        '--format "hugging face": there is no such format\nhint: did you mean --format hugging…',
+    ),
+    "export: an unknown type of weights": Case(
+        ["export", RUN, "out", "--dtype", "fp64"],
+        2,
+        '--dtype "fp64": --format huggingface writes …',
+    ),
+    "export: a format of one file in parts": Case(
+        ["export", RUN, "out", "--format", "legacy", "--max-shard-size", "1GB"],
+        2,
+        "--max-shard-size: --format legacy writes one file of weights",
+    ),
+    "export: parts without a unit": Case(
+        ["export", RUN, "out", "--max-shard-size", "5"],
+        2,
+        "Invalid value for '--max-shard-size': 5: give a size, such as 2GB or 500MB",
+    ),
+    "export: parts of a kilobyte": Case(
+        ["export", RUN, "out", "--max-shard-size", "1kb"],
+        2,
+        "Invalid value for '--max-shard-size': 1kb: a file of weights has at least 1MB",
+    ),
+    "export: the adapter of a whole model": Case(
+        ["export", RUN, "out", "--format", "adapter"],
+        2,
+        "--format adapter exports the adapter of a run with model.lora, but this is a whole model",
+    ),
+    "export: nowhere": Case(
+        ["export", RUN], 2, f"Missing argument 'OUT'.\nhint: convo export {RUN}"
+    ),
+    "export: an export for another program": Case(
+        "export other out",
+        2,
+        "other: an export of --format onnx, which is for another program than convo",
+        other_export,
+    ),
+    "export: an ONNX model of others": Case(
+        "export model out",
+        2,
+        "model: its weights are in m.onnx, the format of ONNX, but convo opens only",
+        lambda work: [(work / "model").mkdir(), (work / "model/m.onnx").write_bytes(b"x")],
+    ),
+    "export: --verify with a folder to write": Case(
+        ["export", EXPORT, "out", "--verify"], 2, "--verify writes nothing, so it takes one folder"
+    ),
+    "export: --verify with another option": Case(
+        ["export", EXPORT, "--verify", "--format", "onnx"],
+        2,
+        "--verify reads an export as it is, so --format has no effect",
+    ),
     # Chat.
+    "chat: an export for another program": Case(
+        "chat other", 2, "other: an export of --format onnx, which is for", other_export, b"hi\n"
+    ),
     "chat: a device file": Case(
         f"chat {os.devnull}", 2, f"{os.devnull}: not a directory\nhint: give the path of a folder"
     ),
