@@ -62,7 +62,9 @@ _REPLACED = {
     STATE_FILE,
     ADAPTER_BASE,
 }
-_MARGIN = 2**20  # bytes, for the card and the manifest
+_MARGIN = 2**21  # bytes, for the card, the receipt and the manifest
+_SHARES: dict[Dtype, float] = {"fp32": 1, "fp16": 0.5, "bf16": 0.5, "q8_0": 0.3, "int8": 0.3}
+"""Bytes of weights for each byte in fp32."""
 _MAX_NAMES = 5
 
 
@@ -179,12 +181,24 @@ def _export(
 
     if not out.parent.exists():
         make_directory(out.parent)
-    size = sum(file.stat().st_size for file in source.files)
-    if is_merged:  # the merged model is written, too, before it is exported
-        size += 2 * source.generator.model.get_memory_footprint()
-    require_space(out, size + _MARGIN)
+    require_space(out, _num_bytes(source, dtype, is_merged=is_merged))
     publish_directory(out, fill)
     return Exported(source.folder, source.loaded, out, *_written(out), receipts[0])
+
+
+def _num_bytes(source: Source, dtype: Dtype, *, is_merged: bool) -> int:
+    """Return the bytes that an export is going to need, a generous estimate."""
+    weights = source.generator.model.get_memory_footprint()  # in fp32
+    size = _MARGIN + sum(
+        file.stat().st_size for file in source.files if file.suffix != ".safetensors"
+    )
+    if is_merged or source.base is None:
+        size += int(weights * _SHARES[dtype])
+    else:
+        size += sum(file.stat().st_size for file in source.files)
+    if is_merged:  # the merged model is written, too, before it is exported
+        size += weights
+    return size
 
 
 def _written(out: Path) -> tuple[tuple[str, ...], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,14 +143,23 @@ def _objection(name: str, model: _Model) -> str | None:
     if about.tokenizers is not None and model.tokenizer not in (None, *about.tokenizers):
         held = _listed(sorted(about.tokenizers), "or")
         return f"holds tokenizers of kind {held}, but this one is {_kind(model.tokenizer)}"
-    if model.config is not None and about.objection is not None:
-        objection = about.objection(model.config)
-        if objection is not None:
-            return f"cannot hold this model: {objection}"
-    if model.tokenizer_json is not None and about.tokenizer_objection is not None:
-        objection = about.tokenizer_objection(model.tokenizer_json)
-        return None if objection is None else f"cannot hold this tokenizer: {objection}"
+    if (objection := _asked(about.objection, model.config)) is not None:
+        return f"cannot hold this model: {objection}"
+    if (objection := _asked(about.tokenizer_objection, model.tokenizer_json)) is not None:
+        return f"cannot hold this tokenizer: {objection}"
     return None
+
+
+def _asked(
+    objection: Callable[[Mapping[str, Any]], str | None] | None, values: Mapping[str, Any] | None
+) -> str | None:
+    """Ask a format about a file; one with other types of values is left to the loading."""
+    if objection is None or values is None:
+        return None
+    try:
+        return objection(values)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _read(folder: Path) -> _Model:

@@ -11,7 +11,7 @@ from pathlib import Path
 from convo_cli.errors import ModelError, UsageError
 from convo_cli.runs.checkpoints import STATE_FILE
 from convo_cli.runs.directory import RunDirectory, require_place
-from convo_cli.runs.provenance.other_exports import require_no_other_export
+from convo_cli.runs.provenance.other_exports import RECEIPT_FILE, require_no_other_export
 from convo_cli.storage.files import special_kind
 from convo_cli.storage.foreign_files import INDEX, require_harmless, shard_names
 from convo_cli.storage.other_models import require_no_other_form
@@ -90,7 +90,7 @@ def require_writable(out: Path, *, force: bool) -> None:
             f"{out}: not empty",
             hint="choose another folder, or add --force to replace an earlier export",
         )
-    is_export = MANIFEST_FILE in content and content & {DIALOGUE_FILE, LEGACY_WEIGHTS}
+    is_export = MANIFEST_FILE in content and content & {DIALOGUE_FILE, RECEIPT_FILE, LEGACY_WEIGHTS}
     if not is_export or STATE_FILE in content:
         raise UsageError(
             f"{out}: not an earlier export, so --force does not replace it",
