@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +33,23 @@ _SUFFIXES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
 _USAGE = """\
 ### llama.cpp
 
-The file holds the weights, the vocabulary and the chat template {template}.
-
 ```sh
-llama-cli -m model-F32.gguf --conversation
-llama-server -m model-F32.gguf --port 8000
+llama-cli -m model-*.gguf --jinja -c {max_length}
+llama-server -m model-*.gguf --jinja -c {max_length} --port 8000
 ```
 
-The name of the file ends in the type of its weights. It was trained on windows of {max_length} \
-tokens; a reply ends with {stop}.
+The file holds the weights, the vocabulary and the chat template {template}; its name ends in the \
+type of the weights. The model was trained on windows of {max_length} tokens.
+
+### Ollama
+
+```sh
+ollama create NAME -f Modelfile
+ollama run NAME
+```
+
+Both read special tokens in what a user types as tokens, so text from strangers can end a turn.
+
 """
 
 
@@ -61,7 +68,11 @@ def about() -> About:
         how_to_install_runtime="pip install xllamacpp",
         library="gguf",
         tags=("gguf", "llama.cpp"),
-        server="llama-server -m model-F32.gguf --port 8000",
+        server="llama-server -m model-*.gguf --jinja --port 8000",
+        commands=(
+            "llama-cli -m {folder}/*.gguf --jinja",
+            "ollama create {name} -f {folder}/Modelfile && ollama run {name}",
+        ),
         objection=objection,
         tokenizer_objection=tokenizer_objection,
     )
@@ -77,6 +88,7 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     import numpy as np
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter
 
+    from convo_cli.export.llama_cpp.modelfile import write_modelfile
     from convo_cli.runs.model_folder import DIALOGUE_FILE
     from convo_cli.text.contract import contract_of
 
@@ -117,10 +129,11 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
         writer.close()
     contract = contract_of(encoder).model_dump_json(indent=2)
     (folder / DIALOGUE_FILE).write_text(contract + "\n", encoding="utf-8")
+    write_modelfile(folder, path.name, source, emit)
 
 
 def open_runtime(folder: Path, base: Path | None) -> Runtime:
     """Open the file of a folder in llama.cpp."""
-    module: Any = import_module("convo_cli.export.llama_cpp.llama_runtime")
-    runtime: Runtime = module.open_llama(folder)
-    return runtime
+    from convo_cli.export.llama_cpp.llama_runtime import open_llama
+
+    return open_llama(folder)
