@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit
-from convo_cli.export.format import TEMPLATE_FILE, About, Dtype, Runtime
+from convo_cli.export.format import About, Dtype, Runtime
 from convo_cli.storage.foreign_files import ADAPTER_CONFIG, remove_foreign_entries
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def about() -> About:
         summary="the adapter of a run with model.lora alone, for peft",
         usage=_USAGE,
         commands=("convo chat {folder} --base PATH  (where its base is)",),
-        merges=False,
+        runs_with=("torch", "transformers", "peft"),
         library="peft",
+        merges=False,
         tags=("lora",),
         uses_generation_config=True,
     )
@@ -51,6 +52,7 @@ def about() -> About:
 
 def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     """Write adapter and tokenizer; the base is named by hub id and commit, or not at all."""
+    from convo_cli.export.folders.stated_tokens import state_tokens
     from convo_cli.model.adapters.adapter_files import write_adapter
     from convo_cli.model.adapters.lora import adapter_of
 
@@ -65,13 +67,29 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     write_adapter(adapter.model_copy(update={"base": public}), folder)
     original.model.generation_config.save_pretrained(folder)
     remove_foreign_entries(folder)
-    chat_template = original.encoder.template.chat_template
-    (folder / TEMPLATE_FILE).write_text(chat_template, encoding="utf-8", newline="\n")
+    state_tokens(folder, original.encoder, original.model, emit)
 
 
 def open_runtime(folder: Path, base: Path | None) -> Runtime:
-    """Open the adapter on top of its base with peft."""
-    raise NotImplementedError
+    """Open the adapter on top of its base with peft; the base is computed in fp32 as in convo."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from convo_cli.export.folders.transformers_runtime import TransformersRuntime
+    from convo_cli.model.adapters.adapter_files import read_adapter
+
+    assert base is not None, "an adapter has a base"
+    num_embeddings = read_adapter(folder).base.num_embeddings
+    whole: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    whole.resize_token_embeddings(num_embeddings, mean_resizing=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft reads names that transformers 5.23 deprecates
+        model: Any = PeftModel.from_pretrained(whole, str(folder))
+    model.generation_config = GenerationConfig.from_pretrained(folder)
+    return TransformersRuntime(folder, model)
 
 
 def verify(folder: Path, original: Generator, _: Emit) -> Counted:

@@ -8,15 +8,16 @@ its own, and every command refuses the folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convo_cli.events import Emit, Notice
 from convo_cli.export.format import About, Dtype, Runtime
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries
 from convo_cli.text.spiece.piece_model import SPIECE_FILE
+from convo_cli.text.tokenizers.kinds import kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,14 +51,27 @@ def about() -> About:
         remark="pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, "
         "export without --format",
         architectures=frozenset({"gpt2"}),
+        inexact=_inexact,
+        runs_with=("torch", "transformers"),
         library="transformers",
         uses_generation_config=True,
     )
 
 
+def _inexact(tokenizer: Mapping[str, Any]) -> str | None:
+    if kind_of(dict(tokenizer)) in ("unigram", "sentencepiece bpe"):
+        return "its spiece.model is read by SentencePiece, which cuts a few texts differently"
+    return None
+
+
 def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     """Write the folder, with the tokenizer as a SentencePiece model if it has one."""
-    from convo_cli.export.folders.legacy_tokenizer import write_json, write_tokenizer
+    from convo_cli.export.folders.legacy_tokenizer import (
+        ADDED_FILE,
+        reads_alike,
+        write_json,
+        write_tokenizer,
+    )
 
     files, original = source.files, source.generator
     stated = {file.name: file for file in files}
@@ -71,9 +85,14 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     original.model.generation_config.save_pretrained(folder)
     remove_foreign_entries(folder)
     spiece = next((file.read_bytes() for file in files if file.suffix == ".model"), None)
-    written = write_tokenizer(original.encoder, spiece, folder)
+    write_tokenizer(original.encoder, spiece, folder)
     if spiece is None:
-        note_files(written, _NO_SPIECE, emit)
+        _note_files(folder, _NO_SPIECE, emit)
+    elif not reads_alike(folder, original.encoder):
+        for name in (SPIECE_FILE, ADDED_FILE):
+            (folder / name).unlink()
+        write_tokenizer(original.encoder, None, folder)
+        _note_files(folder, f"{SPIECE_FILE} alone gives other ids than the tokenizer", emit)
     weights = {name: tensor.detach() for name, tensor in original.model.state_dict().items()}
     _save_tensors(weights, folder / LEGACY_WEIGHTS)
 
@@ -91,16 +110,20 @@ def _save_tensors(weights: dict[str, torch.Tensor], file: Path) -> None:
             raise
 
 
-def note_files(written: Sequence[str], why: str, emit: Emit) -> None:
+def _note_files(folder: Path, why: str, emit: Emit) -> None:
     """Say why the tokenizer has other files than a SentencePiece model."""
-    from convo_cli.export.folders.legacy_tokenizer import PLAIN_FILES
+    from convo_cli.export.folders.legacy_tokenizer import GPT2_FILES, PLAIN_FILES
 
+    is_plain = (folder / PLAIN_FILES[0]).exists()
+    written = PLAIN_FILES if is_plain else GPT2_FILES
     message = f"export: {' and '.join(written)} instead of {SPIECE_FILE}: {why}"
-    if written == PLAIN_FILES:
+    if is_plain:
         message += "; transformers needs a release of the tokenizers library that reads this file"
-    emit(Notice(message, is_warning=written == PLAIN_FILES))
+    emit(Notice(message, is_warning=is_plain))
 
 
 def open_runtime(folder: Path, base: Path | None) -> Runtime:
     """Open the folder with plain transformers."""
-    raise NotImplementedError
+    from convo_cli.export.folders.transformers_runtime import TransformersRuntime
+
+    return TransformersRuntime(folder)

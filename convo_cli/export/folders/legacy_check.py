@@ -1,4 +1,4 @@
-"""The comparison of a `legacy` export with its checkpoint, which may replace its tokenizer."""
+"""The comparison of a `legacy` export with its checkpoint."""
 
 from __future__ import annotations
 
@@ -6,36 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from convo_cli.events import Emit, Notice
-from convo_cli.export.folders import legacy_tokenizer
-from convo_cli.export.folders.legacy import note_files
-from convo_cli.export.folders.legacy_tokenizer import ADDED_FILE
 from convo_cli.export.folders.plain_receipt import verify_in_process
-from convo_cli.export.proof.comparison import Counted, OtherPromptError
+from convo_cli.export.proof.comparison import Counted
 from convo_cli.model.decoding.generator import Generator
-from convo_cli.text.spiece.piece_model import SPIECE_FILE
 from convo_cli.text.templates.pieces import special_tokens
 from convo_cli.text.tokenizers.probes import PROBES
 from convo_cli.wording import quoted
 
 
 def verify(folder: Path, original: Generator, emit: Emit) -> Counted:
-    """Compare replies; a tokenizer of other ids than its SentencePiece model gets tokenizer.json.
-
-    Such are those that came from fairseq, which shift the ids, and those that change the text.
-    """
-    try:
-        return _compare(folder, original, emit)
-    except OtherPromptError:
-        if not (folder / SPIECE_FILE).exists():
-            raise
-    for name in (SPIECE_FILE, ADDED_FILE):
-        (folder / name).unlink()
-    written = legacy_tokenizer.write_tokenizer(original.encoder, None, folder)
-    note_files(written, f"{SPIECE_FILE} alone gives other ids than the tokenizer", emit)
-    return _compare(folder, original, emit)
-
-
-def _compare(folder: Path, original: Generator, emit: Emit) -> Counted:
     """Compare replies, and report texts that the tokenizer of the folder encodes differently."""
     tokenizer: Any = original.encoder.tokenizer
     spelled = special_tokens(tokenizer) | {"<unk>"}

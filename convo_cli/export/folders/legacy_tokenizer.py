@@ -10,6 +10,8 @@ from typing import Any
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SPIECE_FILE, read_pieces
 from convo_cli.text.spiece.slow_tokenizer import TOKEN_NAMES
+from convo_cli.text.templates.pieces import special_tokens
+from convo_cli.text.tokenizers.probes import PROBES
 
 SPIECE_FILES = (SPIECE_FILE,)
 GPT2_FILES = ("vocab.json", "merges.txt")
@@ -81,6 +83,22 @@ def write_tokenizer(
         behind = {token.content: index for index, token in added if index >= num_pieces}
         write_json(folder / ADDED_FILE, behind)
     return files
+
+
+def reads_alike(folder: Path, encoder: DialogueEncoder) -> bool:
+    """Return whether plain transformers reads plain texts from a folder as the encoder does.
+
+    It does not for tokenizers that came from fairseq, which shift the ids of their SentencePiece
+    model, and for those that change the text first.
+    """
+    from convo_cli.export.folders.plain_receipt import plain_ids
+
+    tokenizer: Any = encoder.tokenizer
+    spelled, end = special_tokens(tokenizer) | {"<unk>"}, encoder.template.stop_tokens[0]
+    plain = [text for text in PROBES[::5] if not any(token in text for token in spelled)]
+    texts = [f"{end}{text}" for text in plain]
+    expected: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return plain_ids(folder, texts) == expected
 
 
 def _named_tokens(encoder: DialogueEncoder) -> dict[str, str | None]:

@@ -22,6 +22,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     _limit_memory(request["memory_bytes"])
     folder = request["folder"]
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    ids_of_texts = [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["texts"]
+    ]
+    if not request["prompts"]:
+        return {"texts": ids_of_texts}
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False, weights_only=True
     ).eval()
@@ -48,9 +53,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "chat_template": tokenizer.chat_template,
         "prompts": prompts,
         "replies": replies,
-        "texts": [
-            tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["texts"]
-        ],
+        "texts": ids_of_texts,
     }
 
 

@@ -65,6 +65,16 @@ def verify_in_process(
     return comparison.receipt(found["classes"]), found["texts"]
 
 
+def plain_ids(folder: Path, texts: Sequence[str]) -> list[list[int]] | None:
+    """Return ids of texts by the folder's tokenizer; None if the process could not open it."""
+    try:
+        found = _ask(folder, {"prompts": [], "length": 0, "texts": list(texts)})
+    except CheckpointError:
+        return None
+    ids: list[list[int]] = found["texts"]
+    return ids
+
+
 def _text(rendered: Rendered | DataError) -> str:
     if isinstance(rendered, DataError):
         raise rendered

@@ -6,7 +6,6 @@ import io
 import json
 import pickletools
 import zipfile
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ import torch
 
 from convo_cli.errors import CheckpointError, ModelError
 from convo_cli.export.exporting import export_checkpoint
-from convo_cli.export.folders import legacy, legacy_check, legacy_tokenizer
-from convo_cli.export.folders.legacy_tokenizer import write_tokenizer
-from convo_cli.export.proof.comparison import Counted, OtherPromptError
+from convo_cli.export.folders import legacy, legacy_check, legacy_tokenizer, plain_receipt
+from convo_cli.export.folders.legacy_tokenizer import reads_alike, write_tokenizer
+from convo_cli.export.proof.comparison import Counted
 from convo_cli.export.requirements import require_supported
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.text.encoder import DialogueEncoder
@@ -110,18 +109,12 @@ def test_a_folder_that_replies_differently_is_not_published(
 
 
 def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tokenizer_json(
-    exported, checkpoint, monkeypatch, tmp_path
+    checkpoint, monkeypatch, tmp_path
 ):
     from transformers import AutoTokenizer
 
-    def verify(folder, original, texts):
-        if (folder / "spiece.model").exists():
-            raise OtherPromptError("the prompt differs")
-        read = AutoTokenizer.from_pretrained(folder)
-        return Counted(3, 100, ("", "")), read(texts, add_special_tokens=False)["input_ids"]
-
-    monkeypatch.setattr(legacy_check, "verify_in_process", verify)
-    events = list[object]()
+    monkeypatch.setattr(plain_receipt, "plain_ids", lambda _, texts: [[1]] * len(texts))
+    events = list[Any]()
     result = export_checkpoint(
         checkpoint, tmp_path / "old", "legacy", force=False, emit=events.append
     )
@@ -131,27 +124,28 @@ def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tok
     warnings = [event.message for event in events if getattr(event, "is_warning", False)]
     assert len(warnings) == 1, "the ids of the test texts are those of the checkpoint"
     assert "spiece.model alone gives other ids than the tokenizer" in warnings[0]
+    read, own = (AutoTokenizer.from_pretrained(folder) for folder in (result.out, checkpoint))
+    assert read(list(PROBES))["input_ids"] == own(list(PROBES))["input_ids"]
 
 
-def test_a_sentencepiece_model_beside_the_tokenizer_of_gpt2_is_left_out(
-    spiece, monkeypatch, tmp_path
+def test_a_sentencepiece_model_beside_the_tokenizer_of_gpt2_does_not_read_alike(
+    spiece, make_encoder, tmp_path
 ):
     tokenizer = fast(byte_pairs(), eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     made = make_template("chatml", tokenizer)
     add_special_tokens(tokenizer, made.special_tokens)
-    original: Any = SimpleNamespace(encoder=DialogueEncoder(tokenizer, made, max_length=128))
-    write_tokenizer(original.encoder, spiece, tmp_path)
-
-    def compare(folder, *_):
-        if (folder / "spiece.model").exists():
-            raise OtherPromptError("the prompt differs")
-
-    monkeypatch.setattr(legacy_check, "_compare", compare)
+    both = make_encoder("turns", 128), DialogueEncoder(tokenizer, made, max_length=128)
+    for number, encoder in enumerate(both):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "gpt2"}')
+        write_tokenizer(encoder, spiece, folder)
+        assert reads_alike(folder, encoder) == (number == 0)
+    write_tokenizer(encoder, None, folder)
     events = list[Any]()
-    legacy_check.verify(tmp_path, original, events.append)
-    assert "vocab.json" in {path.name for path in tmp_path.iterdir()}
+    legacy._note_files(folder, "why", events.append)
     (notice,) = events
-    assert notice.message.startswith("export: vocab.json and merges.txt instead of spiece.model: ")
+    assert notice.message == "export: vocab.json and merges.txt instead of spiece.model: why"
     assert not notice.is_warning
 
 
