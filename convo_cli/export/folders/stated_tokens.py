@@ -45,6 +45,8 @@ def state_config(folder: Path, encoder: DialogueEncoder, torch_dtype: str) -> No
             part["pad_token_id"] = encoder.pad_id
         # transformers 5 reads the first, programs with an older one the second.
         part["dtype"] = part["torch_dtype"] = torch_dtype
+    if values.get("model_type") == "gpt2":
+        values.setdefault("n_ctx", values["n_positions"])  # OpenAI's name, which llama.cpp reads
     _write(folder / "config.json", values)
 
 
