@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from convo_cli.cli.commands.export import _complete_format
+from convo_cli.export.formats import FORMATS
 from tests.commands import settings
 from tests.umask import umask
 
@@ -44,6 +46,33 @@ def test_json_lists_what_was_written_and_verified(convo):
     assert set(answer["files"]) == FILES
     assert answer["verified"]["prompts"] == 3
     assert answer["verified"]["tokens"] > 100
+
+
+def test_the_help_names_every_format_and_type_of_weights(convo):
+    words = " ".join(re.sub("[│╭╮╰╯─]", " ", convo("export", "--help").out).split())
+    for name, form in FORMATS.items():
+        assert re.search(rf"\b{name}\b", words), name
+        assert all(re.search(rf"\b{dtype}\b", words) for dtype in form.about().dtypes)
+
+
+def test_the_formats_are_completed_with_their_summaries(convo):
+    assert dict(_complete_format("")) == {
+        name: form.about().summary for name, form in FORMATS.items()
+    }
+    assert [name for name, _ in _complete_format("hu")] == ["huggingface"]
+
+
+def test_rounded_weights_need_half_the_bytes_and_json_says_so(work, convo):
+    exact = convo("export", RUN, "exact", "--json", "-q").json
+    answer = convo(
+        "export", RUN, "half", "--dtype", "bf16", "--max-shard-size", "1MB", "--json", "-q"
+    ).json
+    assert (answer["dtype"], answer["receipt"]["dtype"]) == ("bf16", "bf16")
+    weights = [file for file in (work / "half").iterdir() if file.suffix == ".safetensors"]
+    whole = (work / "exact/model.safetensors").stat().st_size
+    assert sum(file.stat().st_size for file in weights) < 0.6 * whole
+    sizes = [file.stat().st_size for file in (work / "half").iterdir()]
+    assert answer["bytes"] == sum(sizes) < exact["bytes"]
 
 
 def test_force_replaces_an_earlier_export_and_nothing_else(work, convo):

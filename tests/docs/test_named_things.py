@@ -21,7 +21,6 @@ PACKAGES = {path.name for path in PACKAGE.iterdir()}
 KEYS = set(config_keys())
 FOREIGN = {"torch.py", "runpy.py", "sitecustomize.py", "modeling_evil.py"}
 """Files of other programs, which the docs name in attacks."""
-FILE_ENDINGS = (".json", ".jsonl", ".safetensors", ".onnx", ".onnx.data", ".bin")
 MODULE = re.compile(r"([a-z_]+/)+[a-z_]+(\.\w+)*")
 """A module, by its path in the package, or an attribute of it: package/module.attribute."""
 FIELD_PAGES = {"json.md", "run-directory.md"}
@@ -47,7 +46,7 @@ def missing(name: str) -> bool:
     if name.endswith(".py"):
         return name not in FOREIGN and not any(f"/{file}".endswith(f"/{name}") for file in FILES)
     if name.split(".")[0] in KEYS and re.fullmatch(r"\w+(\.\w+)+", name):
-        return name not in KEYS and not name.endswith(FILE_ENDINGS)
+        return name not in KEYS and not name.endswith((".json", ".jsonl", ".safetensors"))
     is_ours = MODULE.fullmatch(name) and name.split("/")[0] in PACKAGES
     return bool(is_ours) and not exists("convo_cli." + name.replace("/", "."))
 

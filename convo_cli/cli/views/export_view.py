@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from convo_cli.export.exporting import Exported
     from convo_cli.export.format import About
-    from convo_cli.export.proof.receipt import Compared, Receipt, Replies
+    from convo_cli.export.proof.receipt import Compared, Receipt, Replies, RuntimeVersion
 
 _PARTS = {
     "hard_texts": "hard texts",
@@ -55,7 +55,7 @@ def show_export(exported: Exported, about: About, *, is_quiet: bool) -> None:
     typer.echo(printable(str(exported.out)))
     if is_quiet:
         return
-    lines = [*receipt_lines(exported.receipt, exported.source.name)]
+    lines = [*receipt_lines(exported.receipt, exported.source.name, typeable(exported.out))]
     lines.append(f"{_size(exported.num_bytes)} in {counted(len(exported.files), 'file')}")
     if about.remark:
         lines.append(about.remark)
@@ -67,23 +67,23 @@ def show_export(exported: Exported, about: About, *, is_quiet: bool) -> None:
     typer.echo("\n".join(map(printable, lines)), err=True)
 
 
-def receipt_lines(receipt: Receipt, source: str) -> Iterator[str]:
-    """Yield what was compared with the checkpoint, and what differs."""
+def receipt_lines(receipt: Receipt, source: str, out: str) -> Iterator[str]:
+    """Yield what was compared with the checkpoint, and what differs.
+
+    ``out`` is the export's folder as typed into a shell.
+    """
     if receipt.runtime is None:
-        yield f"not checked here; to check it: {receipt.how_to_check}"
+        yield f"not checked here: {receipt.how_to_check.replace('FOLDER', out)}"
         return
-    classes = f" ({', '.join(receipt.runtime.classes)})" if receipt.runtime.classes else ""
-    counts = [
-        _count(part, words)
-        for name, words in _PARTS.items()
-        if (part := getattr(receipt, name)) is not None
-    ]
-    if receipt.replies is not None:
-        counts.append(_replies(receipt.replies))
-    name, version = receipt.runtime.name, receipt.runtime.version
-    program = version if version.startswith(name) else f"{name} ({version})"
     how = "equal to" if is_equal(receipt) else "compared with"
-    yield f"{how} {source} in {program}{classes}: {', '.join(counts)}"
+    yield f"{how} {source} in {_counts(receipt, receipt.runtime)}"
+    replies = receipt.replies
+    if replies is not None and replies.num_ties:
+        verb = "differs" if replies.num_ties == 1 else "differ"
+        yield (
+            f"{replies.num_ties:,} of {replies.num:,} replies {verb} only where two tokens are as "
+            "likely"
+        )
     if receipt.perplexity is not None:
         both = receipt.perplexity
         what = "the validation file" if both.data == "validation" else "the checkpoint's replies"
@@ -97,6 +97,18 @@ def receipt_lines(receipt: Receipt, source: str) -> Iterator[str]:
             yield f"first difference in the {words}: {part.first_difference}"
     for name, reason in receipt.absent.items():
         yield f"not compared: {_PARTS.get(name, name.replace('_', ' '))} ({reason})"
+
+
+def _counts(compared: Receipt, runtime: RuntimeVersion) -> str:
+    """Return the program, and what it read alike."""
+    classes = f" ({', '.join(runtime.classes)})" if runtime.classes else ""
+    parts = ((getattr(compared, name, None), words) for name, words in _PARTS.items())
+    counts = [_count(part, words) for part, words in parts if part is not None]
+    if compared.replies is not None:
+        counts.append(_replies(compared.replies))
+    name, version = runtime.name, runtime.version
+    program = version if version.startswith(name) else f"{name} ({version})"
+    return f"{program}{classes}: {', '.join(counts)}"
 
 
 def is_equal(receipt: Receipt) -> bool:
@@ -113,13 +125,9 @@ def _count(part: Compared, words: str) -> str:
 
 def _replies(replies: Replies) -> str:
     if replies.num_tokens == replies.num_equal_tokens:
-        text = counted(replies.num_tokens, "reply token")
-    else:
-        share = replies.num_equal_tokens / replies.num_tokens
-        text = f"{replies.num_equal_tokens:,} of {replies.num_tokens:,} reply tokens ({share:.1%})"
-    if replies.num_ties:
-        text += f"; {counted(replies.num_ties, 'reply')} differ where two tokens are as likely"
-    return text
+        return counted(replies.num_tokens, "reply token")
+    share = replies.num_equal_tokens / replies.num_tokens
+    return f"{replies.num_equal_tokens:,} of {replies.num_tokens:,} reply tokens ({share:.1%})"
 
 
 def _size(num_bytes: int) -> str:

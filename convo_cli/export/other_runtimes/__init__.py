@@ -1,1 +1,0 @@
-"""Formats of runtimes that read a model of their own and the tokenizer of transformers."""
