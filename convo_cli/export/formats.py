@@ -5,10 +5,13 @@ from __future__ import annotations
 from convo_cli.export.folders import adapter, huggingface, legacy
 from convo_cli.export.format import Format
 from convo_cli.export.llama_cpp import gguf_format
+from convo_cli.export.other_runtimes import ctranslate2_format, onnx_format
 
 FORMATS: dict[str, Format] = {
     "huggingface": huggingface,
-    "gguf": gguf_format,
     "legacy": legacy,
     "adapter": adapter,
+    "gguf": gguf_format,
+    "ctranslate2": ctranslate2_format,
+    "onnx": onnx_format,
 }

@@ -21,6 +21,7 @@ PACKAGES = {path.name for path in PACKAGE.iterdir()}
 KEYS = set(config_keys())
 FOREIGN = {"torch.py", "runpy.py", "sitecustomize.py", "modeling_evil.py"}
 """Files of other programs, which the docs name in attacks."""
+FILE_ENDINGS = (".json", ".jsonl", ".safetensors", ".onnx", ".onnx.data", ".bin")
 MODULE = re.compile(r"([a-z_]+/)+[a-z_]+(\.\w+)*")
 """A module, by its path in the package, or an attribute of it: package/module.attribute."""
 FIELD_PAGES = {"json.md", "run-directory.md"}
@@ -46,7 +47,7 @@ def missing(name: str) -> bool:
     if name.endswith(".py"):
         return name not in FOREIGN and not any(f"/{file}".endswith(f"/{name}") for file in FILES)
     if name.split(".")[0] in KEYS and re.fullmatch(r"\w+(\.\w+)+", name):
-        return name not in KEYS and not name.endswith((".json", ".jsonl", ".safetensors"))
+        return name not in KEYS and not name.endswith(FILE_ENDINGS)
     is_ours = MODULE.fullmatch(name) and name.split("/")[0] in PACKAGES
     return bool(is_ours) and not exists("convo_cli." + name.replace("/", "."))
 
