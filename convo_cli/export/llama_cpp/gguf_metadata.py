@@ -13,12 +13,14 @@ from convo_cli.export.format import Dtype
 from convo_cli.export.llama_cpp.gguf_families import OTHER_FORMAT, Family, window_of
 from convo_cli.export.llama_cpp.gguf_rope import rope_of, write_rope
 from convo_cli.export.llama_cpp.gguf_vocabulary import Vocabulary
+from convo_cli.text.templates.jinja_source import value_literal
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
     from transformers import PreTrainedModel
 
     from convo_cli.text.encoder import DialogueEncoder
+    from convo_cli.text.templates.pieces import Template
 
 _MAX_LAYERS = 512
 """llama.cpp has room for no more."""
@@ -112,4 +114,14 @@ def write_dialogue(writer: GGUFWriter, encoder: DialogueEncoder, emit: Emit) -> 
     writer.add_pad_token_id(encoder.pad_id)
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
-    writer.add_chat_template(encoder.template.chat_template)
+    writer.add_chat_template(_chat_template(encoder.template))
+
+
+def _chat_template(template: Template) -> str:
+    """Return the template, which sets its own variables whatever the program defines.
+
+    llama.cpp defines ``enable_thinking`` for every template, so a default would have no effect.
+    """
+    options = sorted(template.options.items())
+    sets = (f"{{%- set {name} = {value_literal(value)} %}}" for name, value in options)
+    return "".join(sets) + template.chat_template
