@@ -29,7 +29,7 @@ _MAX_BYTES = 2**17  # of the block; a second of parsing
 _MAX_DEPTH = 20  # the parser's time grows with the square of the depth
 _MAX_TEXTS = 100
 _MAX_TEXT = 300  # characters
-_NOTHING = {"", "~", "null", "Null", "NULL"}
+_NOTHING = {"~", "null", "Null", "NULL"}
 
 
 def read_front_matter(folder: Path) -> Mapping[str, list[str]]:
@@ -94,5 +94,5 @@ def _add(found: dict[str, list[str]], key: str, event: Event) -> None:
     if not key or not isinstance(event, ScalarEvent):
         return
     is_nothing = event.style is None and event.value in _NOTHING
-    if not is_nothing and len(event.value) <= _MAX_TEXT and len(found.get(key, ())) < _MAX_TEXTS:
+    if not is_nothing and event.value.strip() and len(event.value) <= _MAX_TEXT and len(found.get(key, ())) < _MAX_TEXTS:
         found.setdefault(key, []).append(event.value)

@@ -112,6 +112,12 @@ def source(run, source_of):
     return source_of(run.checkpoint(0))
 
 
+@pytest.fixture(scope="session")
+def checkpoint_model(whole_run, source_of):
+    """The source of the whole run, which no test may change for others."""
+    return source_of(whole_run / "talker" / "checkpoints" / "step-00000000")
+
+
 ABOUT = About(
     summary="a test",
     usage="### transformers\n\n```python\nstop = {stop}\n```\n",
