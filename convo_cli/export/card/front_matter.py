@@ -93,6 +93,7 @@ def _entries(events: Iterator[Event]) -> dict[str, list[str]]:
 def _add(found: dict[str, list[str]], key: str, event: Event) -> None:
     if not key or not isinstance(event, ScalarEvent):
         return
-    is_nothing = event.style is None and event.value in _NOTHING
-    if not is_nothing and event.value.strip() and len(event.value) <= _MAX_TEXT and len(found.get(key, ())) < _MAX_TEXTS:
-        found.setdefault(key, []).append(event.value)
+    text = event.value
+    is_nothing = not text.strip() or (event.style is None and text in _NOTHING)
+    if not is_nothing and len(text) <= _MAX_TEXT and len(found.get(key, ())) < _MAX_TEXTS:
+        found.setdefault(key, []).append(text)
