@@ -25,6 +25,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
 _BINDING = re.compile(r"cc-by(-nc)?-sa-\d\.\d|a?gpl-[23]\.0|gpl|gfdl")
 """Licences whose text says that a changed version has the same licence."""
 _CONFIG = "config.json"
+_MAX_FILES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class Base:
             at = f" at commit {as_code(self.commit)}" if self.commit else ""
             return as_code(self.hub_id) + at
         return _files(self.sha256)
+
+    @property
+    def first_files(self) -> list[tuple[str, str]]:
+        """Return the hashes that tell it from others, with a bound for a model of many files."""
+        return _first(self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +149,15 @@ def described_base(model: PreTrainedModel) -> str:
 
 
 def _files(sha256: Mapping[str, str]) -> str:
-    files = (f"{as_code(name)} {as_code(digest)}" for name, digest in sorted(sha256.items())[:20])
+    files = (f"{as_code(name)} {as_code(digest)}" for name, digest in _first(sha256))
     return "the model with these files (SHA-256): " + ", ".join(files)
+
+
+def _first(sha256: Mapping[str, str]) -> list[tuple[str, str]]:
+    by_weight = sorted(
+        sha256.items(), key=lambda item: (not item[0].endswith(".safetensors"), item)
+    )
+    return by_weight[:_MAX_FILES]
 
 
 def _cached(hub_id: str, commit: str) -> Path | None:

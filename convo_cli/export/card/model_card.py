@@ -45,7 +45,8 @@ def write_card(
         ("Health of the replies", health(facts)),
         ("Check of this export", bullets(_check(receipt))),
         ("Limits", bullets(_limits(source, facts))),
-        ("Licence", " ".join(_licence(base, licence, facts))),
+        ("Base model", bullets(_base(base))),
+        ("Licence", " ".join(_licence(base, licence))),
         ("How it was made", bullets(_making(source, facts, receipt, name))),
     )
     parts = [
@@ -64,8 +65,8 @@ def _summary(base: Base | None, facts: CardFacts, *, is_adapter: bool) -> str:
         "A multi-turn conversation model"
     )  # fmt: skip
     if base is not None:
-        how = f"fine-tuned from {base.as_text}" if not is_adapter else f"for {base.as_text}"
-        return f"{what}, {how}, with {_CONVO}."
+        which = base.as_text if base.hub_id else "a pretrained model that was a local folder"
+        return f"{what}, {'for' if is_adapter else 'fine-tuned from'} {which}, with {_CONVO}."
     if facts.config is not None and facts.config.model.scratch is not None:
         return f"{what}, trained from scratch with {_CONVO}. It has no base model."
     return f"{what}, trained with {_CONVO}."
@@ -132,17 +133,30 @@ def _limits(source: Source, facts: CardFacts) -> Iterator[str]:
     yield "Truthfulness, safety and bias were not measured, and neither were other languages."
 
 
-def _licence(base: Base | None, own: Licence | None, facts: CardFacts) -> Iterator[str]:
+def _base(base: Base | None) -> Iterator[str]:
+    if base is None:
+        return
+    if base.hub_id is not None:
+        yield f"{base.as_text}, on the hub"
+    else:
+        yield (
+            "Its folder has no public name. If it is a copy of a model on the hub, the publisher "
+            "adds `base_model:` to the top of this card. SHA-256 of its files:"
+        )
+        yield from (f"{as_code(file)}: {as_code(sha)}" for file, sha in base.first_files)
+    if base.licence is not None:
+        yield f"Licence, as its card names it: {base.licence.as_text}"
+    else:
+        yield "Licence: not known, because its card was not found, or names none"
+
+
+def _licence(base: Base | None, own: Licence | None) -> Iterator[str]:
     if own is not None:
         yield f"The card of the exported folder names the licence {own.as_text}."
         return
-    if base is not None and base.licence is not None:
-        yield f"The card of the base model names the licence {base.licence.as_text}."
-        if base.licence.binds_changed_versions:
-            yield "It applies to changed versions, too."
-            return
-    elif base is not None:
-        yield "The licence of the base model is not known: its card was not found, or names none."
+    if base is not None and base.licence is not None and base.licence.binds_changed_versions:
+        yield f"{base.licence.as_text}: the licence of the base model is that of changed versions, too."
+        return
     yield "This model has no licence yet."
     yield (
         "Its publisher adds `license:` to the top of this card, after checking that the licences "

@@ -130,8 +130,9 @@ def card_of(source, folder, about=ABOUT):
 def test_the_licence_of_a_local_base_is_that_of_its_card(fine_tuned, run, tmp_path):
     write_base(run.path.parent / "base", b"---\nlicense: other\nlicense_name: <b>x\n---\n")
     card = card_of(fine_tuned(source="/home/jane/base", from_run="../base"), tmp_path / "out")
-    assert f"fine-tuned from the model with these files (SHA-256): `config.json` `{SHA256}`" in card
-    assert "The card of the base model names the licence `other` (`<b>x`)." in card
+    assert "fine-tuned from a pretrained model that was a local folder, with" in card
+    assert f"- `config.json`: `{SHA256}`\n" in card
+    assert "- Licence, as its card names it: `other` (`<b>x`)\n" in card
     assert "This model has no licence yet." in card
     head = card.split("\n---\n")[0]
     assert not any(key in head for key in ("license", "base_model"))
@@ -147,7 +148,7 @@ def test_a_missing_licence_is_named_as_missing(fine_tuned, run, tmp_path, missin
     if missing == "another":
         (folder / "config.json").write_bytes(b"{}")
     card = card_of(fine_tuned(source="base", from_run="../base"), tmp_path / "out")
-    assert "The licence of the base model is not known" in card
+    assert "- Licence: not known, because" in card
     assert "`mit`" not in card
 
 
@@ -170,7 +171,7 @@ def test_a_base_of_the_hub_is_named_by_id_and_commit(fine_tuned, monkeypatch, tm
     assert "base_model: org/base\n" in card
     assert "base_model_relation: finetune\n" in card
     assert "license: cc-by-sa-4.0\n" in card
-    assert "names the licence `cc-by-sa-4.0`. It applies to changed versions, too." in card
+    assert "`cc-by-sa-4.0`: the licence of the base model is that of changed versions, too." in card
 
 
 def test_a_link_of_the_cache_that_leads_out_of_it_is_not_followed(monkeypatch, tmp_path):
@@ -201,7 +202,7 @@ def test_an_adapter_belongs_to_its_base(source, monkeypatch, tmp_path):
     assert "base_model_relation: adapter\nlibrary_name" not in card
     assert "base_model_relation: adapter" in card
     assert "- lora" in card
-    assert "names the licence `mit`" in card
+    assert "Licence, as its card names it: `mit`" in card
     merged = card_of(replace(source, base=folder), tmp_path / "out")
     assert "base_model_relation: finetune" in merged
 
