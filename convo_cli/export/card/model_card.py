@@ -155,7 +155,7 @@ def _licence(base: Base | None, own: Licence | None) -> Iterator[str]:
         yield f"The card of the exported folder names the licence {own.as_text}."
         return
     if base is not None and base.licence is not None and base.licence.binds_changed_versions:
-        yield f"{base.licence.as_text}: the licence of the base model is that of changed versions, too."
+        yield f"{base.licence.as_text}, because the base model's licence demands it."
         return
     yield "This model has no licence yet."
     yield (

@@ -171,7 +171,7 @@ def test_a_base_of_the_hub_is_named_by_id_and_commit(fine_tuned, monkeypatch, tm
     assert "base_model: org/base\n" in card
     assert "base_model_relation: finetune\n" in card
     assert "license: cc-by-sa-4.0\n" in card
-    assert "`cc-by-sa-4.0`: the licence of the base model is that of changed versions, too." in card
+    assert "`cc-by-sa-4.0`, because the base model's licence demands it." in card
 
 
 def test_a_link_of_the_cache_that_leads_out_of_it_is_not_followed(monkeypatch, tmp_path):
