@@ -25,14 +25,19 @@ from convo_cli.text.tokenizers.trained import (
 from tests.random_models import build
 
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?"
+_WORDS = _CONTRACTIONS + r"\p{L}+|\p{N}"
+_END = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_REST = r"| ?[^\s\p{L}\p{N}]+" + _END
+_DEEPSEEK = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+" + _END
+)
 
 
-def _split(pattern: str) -> Any:
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated", invert=False), _BYTES]
-    )
+def _split(*patterns: str) -> Any:
+    steps = [pre_tokenizers.Split(Regex(one), "isolated", invert=False) for one in patterns]
+    return pre_tokenizers.Sequence([*steps, _BYTES])
 
 
 WORD_RULES: dict[str, tuple[Any, bool]] = {
@@ -46,9 +51,14 @@ WORD_RULES: dict[str, tuple[Any, bool]] = {
         ),
         False,
     ),
-    "llama-bpe": (_split(_CONTRACTIONS + "{1,3}" + _REST), True),
-    "dbrx": (_split(_CONTRACTIONS + "{1,3}" + _REST), False),
-    "qwen2": (_split(_CONTRACTIONS + _REST), False),
+    "llama-bpe": (_split(_WORDS + "{1,3}" + _REST), True),
+    "dbrx": (_split(_WORDS + "{1,3}" + _REST), False),
+    "qwen2": (_split(_WORDS + _REST), False),
+    "qwen35": (
+        _split(_CONTRACTIONS + r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+" + _END),
+        False,
+    ),
+    "deepseek-v3": (_split(r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK), False),
 }
 """Rules that cut words, by llama.cpp's names: the pre-tokenizer, and whether it ignores merges."""
 

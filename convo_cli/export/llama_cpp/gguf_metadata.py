@@ -66,7 +66,10 @@ def write_sizes(
         size = head_size(config)
         writer.add_key_length(size)
         writer.add_value_length(size)
-        write_rope(writer, rope_of(config.to_dict()), size, config.max_position_embeddings)
+        rope = rope_of(config.to_dict())
+        write_rope(writer, rope, int(size * rope.share), config.max_position_embeddings)
+    for name, method in family.stated.items():
+        getattr(writer, method)(getattr(config, name))
 
 
 def head_size(config: Any) -> int:

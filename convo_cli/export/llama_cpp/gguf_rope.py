@@ -57,7 +57,7 @@ def rope_of(config: Mapping[str, Any]) -> Rope:
     )
 
 
-def rope_objection(config: Mapping[str, Any]) -> str | None:
+def rope_objection(config: Mapping[str, Any], *, allows_part: bool) -> str | None:
     """Return why llama.cpp cannot rotate like this config, or None."""
     stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if any(isinstance(value, Mapping) for value in stated.values()):
@@ -68,7 +68,7 @@ def rope_objection(config: Mapping[str, Any]) -> str | None:
     unknown = sorted(rope.settings.keys() - _KNOWN[rope.kind] - _ALWAYS)
     if unknown:
         return f"its rotary positions have settings that convo cannot write: {', '.join(unknown)}"
-    if rope.share != 1.0:
+    if rope.share != 1.0 and not allows_part:
         return f"it rotates only a part of each head: partial_rotary_factor is {rope.share}"
     needed = _KNOWN[rope.kind] if rope.kind == "llama3" else _KNOWN[rope.kind] & {"factor"}
     if missing := sorted(needed - rope.settings.keys()):

@@ -110,15 +110,21 @@ def write_values(writer: GGUFWriter, tensors: list[StoredTensor]) -> None:
     import numpy as np
     from gguf.quants import quantize
 
+    class Written(np.ndarray[Any, Any]):
+        """An array whose write errors have a number; numpy's own say only how much was written."""
+
+        def tofile(self, file: Any, *options: Any, **named: Any) -> None:
+            file.write(self.data.cast("B"))
+
     for tensor in tensors:
         with np.errstate(over="ignore"):
-            stored = quantize(np.ascontiguousarray(tensor.values()), tensor.kind)
+            stored = np.ascontiguousarray(quantize(tensor.values(), tensor.kind))
         if stored.dtype == np.float16 and not np.isfinite(stored).all():
             raise ModelError(
                 f"the tensor {tensor.name} has values that 16-bit floats cannot hold",
                 hint="export with --dtype bf16 or fp32",
             )
-        writer.write_tensor_data(stored)
+        writer.write_tensor_data(stored.view(Written))
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
@@ -145,6 +151,8 @@ def _values(
                 return _paired(found, config.num_attention_heads)
             if ".k_proj." in name:
                 return _paired(found, config.num_key_value_heads)
+        if family.layout == "norms from one" and name.endswith("norm.weight"):
+            return found + 1
         return found
 
     return values

@@ -1,7 +1,8 @@
 """What a tokenizer does to a text before its vocabulary is used, as far as llama.cpp does the same.
 
 llama.cpp has its own code for the regular expressions of known tokenizers. Only a tokenizer whose
-rules equal those of a name here gets it.
+rules equal those of a name here gets it. Of the known rules, those of gpt-4o and tekken are missing
+because llama.cpp cuts words with combining marks differently.
 """
 
 from __future__ import annotations
@@ -12,23 +13,41 @@ from typing import Any
 from convo_cli.text.tokenizers.kinds import kind_of
 
 SPACE_MARK = "▁"
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_AFTER_DIGITS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _AFTER_DIGITS
-_QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _AFTER_DIGITS
-
-_GPT2_BYTES = ("ByteLevel", True)
-_PLAIN_BYTES = ("ByteLevel", False)
 _NFC = {"type": "NFC"}
+_LINES = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORD = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+"
+_MARKED = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"
+_OTHER = r"| ?[^\s\p{L}\p{N}]+" + _LINES
+_DEEPSEEK = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+" + _LINES
+).replace(r"\"", '"')
+_GPT2 = ("ByteLevel", True)
+_BYTES = ("ByteLevel", False)
 _Step = tuple[str, Any]
-_NAMES: Mapping[tuple[tuple[_Step, ...], bool], str] = {
-    ((_GPT2_BYTES,), False): "gpt-2",
-    ((("Digits", True), _GPT2_BYTES), False): "smollm",
-    ((("Split", _LLAMA3), _PLAIN_BYTES), True): "llama-bpe",
-    ((("Split", _LLAMA3), _PLAIN_BYTES), False): "dbrx",
-    ((("Split", _QWEN2), _PLAIN_BYTES), False): "qwen2",
+_RULES: Mapping[tuple[tuple[_Step, ...], bool], str] = {
+    ((_GPT2,), False): "gpt-2",
+    ((("Digits", True), _GPT2), False): "smollm",
+    ((("Split", _WORD + r"|\p{N}{1,3}" + _OTHER), _BYTES), True): "llama-bpe",
+    ((("Split", _WORD + r"|\p{N}{1,3}" + _OTHER), _BYTES), False): "dbrx",
+    ((("Split", _WORD + r"|\p{N}" + _OTHER), _BYTES), False): "qwen2",
+    (
+        (("Split", _MARKED + r"|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+" + _LINES), _BYTES),
+        False,
+    ): "qwen35",
+    (
+        (
+            ("Split", r"\p{N}{1,3}"),
+            ("Split", "[一-龥぀-ゟ゠-ヿ]+"),
+            ("Split", _DEEPSEEK),
+            _BYTES,
+        ),
+        False,
+    ): "deepseek-v3",
 }
-"""Steps of the pre-tokenizer, and whether a word of the vocabulary needs no merges."""
+"""Names by the steps of the pre-tokenizer, and by whether a word of the vocabulary needs no merges.
+"""
 
 
 def tokenizer_objection(spec: Mapping[str, Any]) -> str | None:
@@ -58,7 +77,7 @@ def tokenizer_objection(spec: Mapping[str, Any]) -> str | None:
 def inexact(spec: Mapping[str, Any]) -> str | None:
     """Return which texts llama.cpp reads differently than a tokenizer that it can read, or None."""
     if kind_of(dict(spec)) == "unigram":
-        return f"texts with {SPACE_MARK}, and runs of one character that have two equally good cuts"
+        return f"texts with {SPACE_MARK}, or with runs that have two equally likely cuts"
     if spec.get("normalizer") == _NFC:
         return "texts that are not in the normal form NFC"
     return None
@@ -69,7 +88,7 @@ def pre_tokenizer_of(spec: Mapping[str, Any]) -> str | None:
     stated = spec.get("pre_tokenizer") or {}
     parts = stated.get("pretokenizers", []) if stated.get("type") == "Sequence" else [stated]
     steps = tuple(_step(part) for part in parts)
-    return _NAMES.get((steps, bool(spec["model"].get("ignore_merges"))))
+    return _RULES.get((steps, bool(spec["model"].get("ignore_merges"))))
 
 
 def adds_space_of(spec: Mapping[str, Any]) -> bool | None:

@@ -73,6 +73,7 @@ def vocabulary_of(
             f"{num_rows:,} rows of embeddings",
             hint="restore the files of the checkpoint",
         )
+    _require_plain(added, written_tokens)
     special = {token["id"] for token in added if token["special"]}
     special |= {token["id"] for token in added if token["content"] in written_tokens}
     user_defined = {token["id"] for token in added} - special
@@ -104,12 +105,35 @@ def vocabulary_of(
         ]
         found = Vocabulary("plamo2", "default", texts, types, _unigram_scores(model, types))
     else:
-        scores = _merge_scores(model, texts)
+        scores = _merge_scores(model, texts, types)
         found = Vocabulary(
             "llama", "default", texts, types, scores, adds_space=bool(adds_space_of(spec))
         )
     _require_sound(found)
     return found
+
+
+def _require_plain(added: Iterable[Mapping[str, Any]], written_tokens: Collection[str]) -> None:
+    """Raise ModelError for a token that llama.cpp finds in other places of a text.
+
+    Other special tokens do not matter, because no dialogue has them.
+    """
+    for token in added:
+        if token["special"] and token["content"] not in written_tokens:
+            continue
+        for name in ("lstrip", "rstrip", "single_word"):
+            if token.get(name):
+                raise ModelError(
+                    f"GGUF cannot hold this tokenizer: llama.cpp does not apply {name} of its "
+                    f"token {quoted(token['content'])}",
+                    hint=OTHER_FORMAT,
+                )
+        if token.get("normalized") and SPACE_MARK in token["content"]:
+            raise ModelError(
+                "GGUF cannot hold this tokenizer: llama.cpp does not find its token "
+                f"{quoted(token['content'])} where a text has a space",
+                hint=OTHER_FORMAT,
+            )
 
 
 def _words(model: Mapping[str, Any]) -> Iterable[tuple[int, str]]:
@@ -138,7 +162,7 @@ def _is_byte(text: str) -> bool:
     return len(text) == 6 and text.startswith("<0x") and text.endswith(">")
 
 
-def _merge_scores(model: Mapping[str, Any], texts: list[str]) -> list[float]:
+def _merge_scores(model: Mapping[str, Any], texts: list[str], types: list[int]) -> list[float]:
     """Return the scores by which llama.cpp merges in the order of the merges.
 
     llama.cpp merges any two neighbours that yield a token, the one with the highest score first.
@@ -154,9 +178,11 @@ def _merge_scores(model: Mapping[str, Any], texts: list[str]) -> list[float]:
     missing = next(
         (
             text
-            for text in words
+            for text, kind in zip(texts, types, strict=True)
             for cut in range(1, len(text))
-            if _is_symbol(text[:cut], words)
+            # A text that spells a special token has its id in any case.
+            if kind not in (CONTROL, UNKNOWN, UNUSED)
+            and _is_symbol(text[:cut], words)
             and _is_symbol(text[cut:], words)
             and (text[:cut], text[cut:]) not in merged
         ),
@@ -164,8 +190,8 @@ def _merge_scores(model: Mapping[str, Any], texts: list[str]) -> list[float]:
     )
     if missing is not None or any(one > other for one, other in pairwise(order)):
         raise ModelError(
-            "the merges of the tokenizer are not those of a SentencePiece model"
-            + (f": no merge yields {quoted(missing)} from two of its parts" if missing else ""),
+            "GGUF cannot hold this tokenizer: its merges are not those of a SentencePiece model"
+            + (f", as none yields {quoted(missing)} from two of its parts" if missing else ""),
             hint=OTHER_FORMAT,
         )
     return [-float(ranks.get(text, len(pairs))) for text in texts]

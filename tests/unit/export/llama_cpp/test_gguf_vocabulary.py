@@ -8,7 +8,7 @@ import json
 import pytest
 
 from convo_cli.errors import ModelError
-from convo_cli.export.llama_cpp.gguf_text_rules import tokenizer_objection
+from convo_cli.export.llama_cpp.gguf_text_rules import inexact, tokenizer_objection
 from convo_cli.export.llama_cpp.gguf_vocabulary import (
     BYTE,
     CONTROL,
@@ -104,13 +104,13 @@ def test_merges_in_another_order_than_pieces_are_refused(spec):
     merges = spec["model"]["merges"]
     merges.append(merges.pop(0))
     merges.insert(0, merges[3])
-    with pytest.raises(ModelError, match="not those of a SentencePiece model"):
+    with pytest.raises(ModelError, match="are not those of a SentencePiece model"):
         vocabulary_of(spec, (), num_tokens(spec))
 
 
 def test_a_missing_merge_is_refused(spec):
     pair = spec["model"]["merges"].pop(7)
-    with pytest.raises(ModelError, match=f'no merge yields "{"".join(pair)}"'):
+    with pytest.raises(ModelError, match=f'none yields "{"".join(pair)}" from'):
         vocabulary_of(spec, (), num_tokens(spec))
 
 
@@ -156,6 +156,28 @@ def test_the_number_of_added_tokens_is_bounded(spec):
         vocabulary_of(spec, (), num + 2**16 + 1)
 
 
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+@pytest.mark.parametrize(("special", "written"), [(True, ["<x>"]), (False, []), (False, ["<x>"])])
+def test_tokens_that_take_spaces_are_refused(spec, flag, special, written):
+    num = num_tokens(spec)
+    spec["added_tokens"].append(added(num, "<x>", special=special) | {flag: True})
+    with pytest.raises(ModelError, match=f"does not apply {flag} of its token"):
+        vocabulary_of(spec, written, num + 1)
+
+
+def test_a_special_token_that_no_dialogue_has_may_take_spaces(spec):
+    num = num_tokens(spec)
+    spec["added_tokens"].append(added(num, "<mask>") | {"lstrip": True})
+    assert vocabulary_of(spec, (), num + 1).types[num] == CONTROL
+
+
+def test_a_token_that_stands_for_spaces_is_refused(spec):
+    num = num_tokens(spec)
+    spec["added_tokens"].append(added(num, "▁▁▁▁▁▁", special=False) | {"normalized": True})
+    with pytest.raises(ModelError, match="where a text has a space"):
+        vocabulary_of(spec, (), num + 1)
+
+
 @pytest.mark.parametrize("rules", WORD_RULES)
 def test_rules_that_cut_words_are_recognised(texts, rules):
     tokenizer = byte_level_tokenizer(rules, texts[:50], 300)
@@ -172,6 +194,18 @@ FAULTS = {
     "no rules": (
         "byte-level bpe",
         lambda spec: spec.update(pre_tokenizer={"type": "Whitespace"}),
+    ),
+    "other words": (
+        "byte-level bpe",
+        lambda spec: spec["model"].update(ignore_merges=True),
+    ),
+    "a prefix": (
+        "byte-level bpe",
+        lambda spec: spec["model"].update(continuing_subword_prefix="##"),
+    ),
+    "the end of words": (
+        "byte-level bpe",
+        lambda spec: spec["model"].update(end_of_word_suffix="</w>"),
     ),
     "lower case": (
         "sentencepiece bpe",
@@ -206,6 +240,19 @@ def test_a_tokenizer_that_llama_cpp_reads_differently_is_refused(specs, fault):
     assert tokenizer_objection(spec) is not None
     with pytest.raises(ModelError):
         vocabulary_of(spec, (), num_tokens(spec))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_form_of_characters_is_stated_as_inexact_and_not_refused(specs, kind):
+    spec = specs[kind] | {"normalizer": {"type": "NFC"}}
+    if kind == "byte-level bpe":
+        assert tokenizer_objection(spec) is None
+        assert inexact(spec) == "texts that are not in the normal form NFC"
+        assert inexact(specs[kind]) is None
+    else:
+        assert tokenizer_objection(spec) is not None
+    assert inexact(specs["unigram"]) is not None
+    assert inexact(specs["sentencepiece bpe"]) is None
 
 
 def test_the_space_before_a_text_is_stated(spec):
