@@ -13,6 +13,7 @@ from convo_cli.export.llama_cpp.gguf_families import FAMILIES, OTHER_FORMAT, obj
 from convo_cli.export.llama_cpp.gguf_metadata import (
     head_size,
     write_dialogue,
+    write_sampling,
     write_sizes,
     write_vocabulary,
 )
@@ -89,6 +90,7 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter
 
     from convo_cli.export.llama_cpp.modelfile import write_modelfile
+    from convo_cli.model.open import generation_defaults
     from convo_cli.runs.model_folder import DIALOGUE_FILE
     from convo_cli.text.contract import contract_of
 
@@ -117,6 +119,7 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     write_sizes(writer, model, family, dtype, encoder.max_length)
     write_vocabulary(writer, vocabulary)
     write_dialogue(writer, encoder, emit)
+    write_sampling(writer, generation_defaults(source.generator))
     for tensor in tensors:
         shape, size = tensor.shape, tensor.num_bytes
         writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), size, tensor.kind)

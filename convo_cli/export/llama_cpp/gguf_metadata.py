@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from transformers import PreTrainedModel
 
+    from convo_cli.config.schema import GenerationSettings
     from convo_cli.text.encoder import DialogueEncoder
     from convo_cli.text.templates.pieces import Template
 
@@ -26,6 +27,9 @@ _MAX_LAYERS = 512
 """llama.cpp has room for no more."""
 _FILE_TYPES = {"fp32": 0, "fp16": 1, "bf16": 32, "q8_0": 7}
 """Members of `gguf.LlamaFileType`."""
+
+_SAMPLERS = "penalties;temperature;top_k;top_p;min_p"
+"""llama.cpp's own order has the temperature last."""
 
 
 def write_sizes(
@@ -118,6 +122,17 @@ def write_dialogue(writer: GGUFWriter, encoder: DialogueEncoder, emit: Emit) -> 
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
     writer.add_chat_template(_chat_template(encoder.template))
+
+
+def write_sampling(writer: GGUFWriter, settings: GenerationSettings) -> None:
+    """State the sampling of the checkpoint, in its order, as the default of llama.cpp."""
+    writer.add_string("general.sampling.sequence", _SAMPLERS)
+    writer.add_float32("general.sampling.temp", settings.temperature)
+    writer.add_int32("general.sampling.top_k", settings.top_k)
+    writer.add_float32("general.sampling.top_p", settings.top_p)
+    writer.add_float32("general.sampling.min_p", settings.min_p)
+    writer.add_float32("general.sampling.penalty_repeat", settings.repetition_penalty)
+    writer.add_int32("general.sampling.penalty_last_n", -1)  # all tokens
 
 
 def _chat_template(template: Template) -> str:

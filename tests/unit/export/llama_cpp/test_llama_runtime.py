@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from convo_cli.errors import CheckpointError
 from convo_cli.export.llama_cpp.llama_runtime import open_llama
@@ -129,22 +130,25 @@ def test_a_variable_of_the_template_has_the_value_of_training(value, texts, tmp_
     assert encoder.tokenizer.decode(ids) == "user: Hi</s>assistant: " + "Hm. " * value
 
 
-def test_sampling_stated_in_the_file_changes_nothing(
+def test_sampling_stated_in_the_file_is_llama_cpps_default_and_not_the_receipts(
     model, encoder, expected, tmp_path, monkeypatch
 ):
-    from gguf import GGUFWriter
-
-    write = GGUFWriter.write_header_to_file
-
-    def with_sampling(writer):
-        writer.add_float32("general.sampling.temp", 2.0)
-        writer.add_int32("general.sampling.top_k", 5)
-        writer.add_float32("general.sampling.penalty_repeat", 1.9)
-        write(writer)
-
-    monkeypatch.setattr(GGUFWriter, "write_header_to_file", with_sampling)
+    stated = {"temperature": 2.0, "top_k": 5, "top_p": 0.5, "min_p": 0.25}
+    config = GenerationConfig(do_sample=True, repetition_penalty=1.75, **stated)
+    monkeypatch.setattr(model, "generation_config", config)
     written(tmp_path, model, encoder)
-    assert open_llama(tmp_path).greedy(PROMPT, LENGTH) == expected[len(PROMPT) :]
+    runtime = open_llama(tmp_path)
+    assert runtime.greedy(PROMPT, LENGTH) == expected[len(PROMPT) :]
+    headers = {"Authorization": f"Bearer {runtime._key}"}
+    asked = urllib.request.Request(runtime._server.listening_address + "/props", headers=headers)
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        default = json.load(answer)["default_generation_settings"]["params"]
+    assert {name: default[name] for name in stated} == stated
+    assert default["repeat_penalty"] == 1.75
+    assert default["repeat_last_n"] in (-1, 136)  # all tokens
+    order = [name for name in default["samplers"] if name in ("penalties", *stated)]
+    assert order == ["penalties", "temperature", "top_k", "top_p", "min_p"]
+    assert len(order) == len(default["samplers"])
 
 
 def test_the_server_answers_only_with_its_key_and_only_on_loopback(runtime):
