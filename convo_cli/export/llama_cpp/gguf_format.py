@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit
 from convo_cli.export.format import About, Dtype, Runtime
@@ -24,7 +25,11 @@ from convo_cli.export.llama_cpp.gguf_tensors import (
     stored_tensors,
     write_values,
 )
-from convo_cli.export.llama_cpp.gguf_text_rules import inexact, tokenizer_objection
+from convo_cli.export.llama_cpp.gguf_text_rules import (
+    inexact,
+    puts_first_space,
+    tokenizer_objection,
+)
 from convo_cli.export.llama_cpp.gguf_vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
@@ -100,9 +105,16 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
         raise ModelError(f"llama.cpp would reply differently: {reason}", hint=OTHER_FORMAT)
     family = FAMILIES[config.model_type]
     backend: Any = encoder.tokenizer.backend_tokenizer
+    spec = json.loads(backend.to_str())
+    if puts_first_space(spec) and not encoder.template.render([Turn("user", "a")])[0].is_special:
+        raise ModelError(
+            "GGUF cannot hold this tokenizer: llama.cpp puts no space before the first text of a "
+            "dialogue",
+            hint=OTHER_FORMAT,
+        )
     embeddings: Any = model.get_input_embeddings()
     vocabulary = vocabulary_of(
-        json.loads(backend.to_str()),
+        spec,
         set(encoder.template.written_tokens),
         embeddings.weight.shape[0],
     )

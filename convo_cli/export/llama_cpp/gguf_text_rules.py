@@ -78,6 +78,8 @@ def inexact(spec: Mapping[str, Any]) -> str | None:
     """Return which texts llama.cpp reads differently than a tokenizer that it can read, or None."""
     if kind_of(dict(spec)) == "unigram":
         return f"texts with {SPACE_MARK}, or with runs that have two equally likely cuts"
+    if puts_first_space(spec):
+        return "a text that no special token precedes, as llama.cpp puts no space before it"
     if spec.get("normalizer") == _NFC:
         return "texts that are not in the normal form NFC"
     return None
@@ -113,10 +115,18 @@ def adds_space_of(spec: Mapping[str, Any]) -> bool | None:
         splitter.get("type") != "Metaspace"
         or splitter.get("replacement") != SPACE_MARK
         or splitter.get("split")
-        or splitter.get("prepend_scheme") != "never"
+        or splitter.get("prepend_scheme") not in ("never", "first")
     ):
         return None
     return adds_space
+
+
+def puts_first_space(spec: Mapping[str, Any]) -> bool:
+    """Return whether a space is put before the first text of a dialogue, and before no other.
+
+    llama.cpp puts one before all or none. So a dialogue has to begin with a special token.
+    """
+    return (spec.get("pre_tokenizer") or {}).get("prepend_scheme") == "first"
 
 
 def _step(part: Mapping[str, Any]) -> _Step:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import transformers
-from tokenizers import normalizers
+from tokenizers import normalizers, pre_tokenizers
 
 from convo_cli.data.dialogue import Turn
+from convo_cli.errors import ModelError
 from convo_cli.export.llama_cpp import gguf_format
+from convo_cli.text.templates.pieces import NO_TURN, Piece
 from convo_cli.text.tokenizers.probes import PROBES
 from tests.gguf_models import (
     WORD_RULES,
@@ -174,6 +178,31 @@ def test_a_space_before_each_text_is_read_too(texts, tmp_path):
     prompt = encoder.prompt(turns, max_new_tokens=8)
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     assert runtime.prompt_ids(messages) == list(prompt.ids)
+
+
+@pytest.mark.slow
+def test_a_space_before_the_first_text_of_a_dialogue_needs_no_place_after_a_special_token(
+    texts, tmp_path
+):
+    """As the tokenizers of Mistral and TinyLlama put it."""
+    tokenizer = spiece_tokenizer("bpe", texts)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement="▁", prepend_scheme="first", split=False
+    )
+    encoder = encoder_of(tokenizer)
+    template: Any = encoder.template
+    model = model_of(*FAMILIES["GPT-2"], encoder)
+    runtime = opened(tmp_path, model, encoder)
+    turns = [Turn("user", "Hello"), Turn("assistant", "Hi!"), Turn("user", "x")]
+    prompt = encoder.prompt(turns, max_new_tokens=8)
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    assert runtime.prompt_ids(messages) == list(prompt.ids)
+    beginning = replace(template, start=(Piece("Chat: ", NO_TURN),))
+    with (
+        patch.object(encoder, "template", beginning),
+        pytest.raises(ModelError, match="no space before the first text"),
+    ):
+        written(tmp_path, model, encoder)
 
 
 @pytest.mark.slow

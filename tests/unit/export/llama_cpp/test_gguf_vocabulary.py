@@ -219,9 +219,9 @@ FAULTS = {
         "sentencepiece bpe",
         lambda spec: spec["model"].update(ignore_merges=True),
     ),
-    "a space first": (
+    "a space before each text": (
         "sentencepiece bpe",
-        lambda spec: spec["pre_tokenizer"].update(prepend_scheme="first"),
+        lambda spec: spec["pre_tokenizer"].update(prepend_scheme="always"),
     ),
     "no bytes": ("unigram", lambda spec: spec["model"].update(byte_fallback=False)),
     "a space before unigrams": (
@@ -252,6 +252,9 @@ def test_the_form_of_characters_is_stated_as_inexact_and_not_refused(specs, kind
     else:
         assert tokenizer_objection(spec) is not None
     assert inexact(specs["unigram"]) is not None
+    first = {"pre_tokenizer": {**specs["sentencepiece bpe"]["pre_tokenizer"]}}
+    first["pre_tokenizer"]["prepend_scheme"] = "first"
+    assert "no space" in str(inexact(specs["sentencepiece bpe"] | first))
     assert inexact(specs["sentencepiece bpe"]) is None
 
 
