@@ -25,6 +25,7 @@ _ASIDE = ".tmp-"
 _REPLACED = ".replaced"
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
+_SHORT_WRITE = re.compile(r"[0-9]+ requested and [0-9]+ written")
 _INTACT = "; what was saved before is intact"
 _ELSEWHERE = "choose another folder (for a run: --set output_dir=…)"
 _HINTS = {
@@ -51,6 +52,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise refusal from error
         if isinstance(error, OSError):
             number, reason = error.errno, error.strerror or str(error)
+            if number is None and _SHORT_WRITE.fullmatch(reason):  # of numpy's tofile
+                number, reason = errno.ENOSPC, os.strerror(errno.ENOSPC)
         elif match := _RUST_ERROR.search(str(error)):  # of safetensors or tokenizers
             number = int(match.group(1))
             reason = os.strerror(number)

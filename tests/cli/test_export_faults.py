@@ -50,7 +50,9 @@ def test_a_disk_that_gets_full_while_the_weights_are_written(work, convo, name):
     with file_size_limit(40_000):
         result = convo("export", RUN, "out", "--format", name)
     assert result.code == 7, result
-    assert f"out: {os.strerror(errno.EFBIG)}" in result.err
+    # numpy says only that fewer bytes were written.
+    reasons = [os.strerror(number) for number in (errno.EFBIG, errno.ENOSPC)]
+    assert any(f"out: {reason}" in result.err for reason in reasons), result.err
     assert "Traceback" not in result.err
     assert entries(work) == before
 
