@@ -42,8 +42,8 @@ class ProgramTokenizer:
         from transformers import AutoTokenizer
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        stated = json.loads((folder / _GENERATION_FILE).read_bytes())["eos_token_id"]
-        self.stop_ids: Sequence[int] = [stated] if isinstance(stated, int) else list(stated)
+        stated = json.loads((folder / _GENERATION_FILE).read_bytes()).get("eos_token_id")
+        self.stop_ids: Sequence[int] = [stated] if isinstance(stated, int) else list(stated or ())
 
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a text without tokens around it."""
