@@ -312,7 +312,11 @@ OWN_PROCESSES = "worker_processes.py"
 """Exchanges pickles with processes that it has started itself, over pipes that no other process
 holds.
 """
+RUNTIME_PROCESS = "export/proof/runtime_process.py"
+"""Imports the module of a format, which its client names, and the packages of its runtime."""
 RECEIPT_OF_LEGACY = "export/folders/plain_process.py"
+RUNTIME_OF_FOLDERS = "export/folders/transformers_runtime.py"
+"""Opens exports in the runtime process."""
 RECEIPT_OF_ADAPTER = (
     "export/folders/adapter.py"  # peft has no code to load, and convo wrote the folder
 )
@@ -341,7 +345,7 @@ def test_nothing_in_convo_reads_a_pickle_or_runs_a_text():
         for file, name, node in calls()
         if banned.fullmatch(name) and node.args and not is_fixed_import(name, node)
     ]
-    assert set(found) == {OWN_PROCESSES}
+    assert set(found) == {OWN_PROCESSES, RUNTIME_PROCESS}
     sources = [
         file.read_text(encoding="utf-8")
         for file in SOURCE.rglob("*.py")
@@ -364,7 +368,7 @@ def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
         assert options["trust_remote_code"] == "False", file
         if "Model" not in ast.unparse(node.func):
             continue
-        if file == RECEIPT_OF_LEGACY:
+        if file in (RECEIPT_OF_LEGACY, RUNTIME_OF_FOLDERS):
             assert options["weights_only"] == "True"
         else:
             assert options["use_safetensors"] == "True", file

@@ -10,16 +10,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convo_cli.config.schema import PretrainedModel
-from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit
 from convo_cli.export.format import About, Dtype, Runtime
 from convo_cli.storage.foreign_files import ADAPTER_CONFIG, remove_foreign_entries
 
 if TYPE_CHECKING:
-    from convo_cli.export.proof.comparison import Counted
     from convo_cli.export.source import Source
-    from convo_cli.model.decoding.generator import Generator
 
 _USAGE = """\
 It belongs to {base}.
@@ -90,30 +86,3 @@ def open_runtime(folder: Path, base: Path | None) -> Runtime:
         model: Any = PeftModel.from_pretrained(whole, str(folder))
     model.generation_config = GenerationConfig.from_pretrained(folder)
     return TransformersRuntime(folder, model)
-
-
-def verify(folder: Path, original: Generator, _: Emit) -> Counted:
-    """Compare the replies of the base with this adapter, put together by peft."""
-    from peft import PeftModel
-
-    from convo_cli.export.proof.comparison import verify_export
-    from convo_cli.model.adapters.adapter_files import find_base
-    from convo_cli.model.adapters.lora import adapter_of, base_folder_of
-    from convo_cli.model.loading import load_model
-
-    adapter = adapter_of(original.model)
-    checkpoint = original.folder
-    assert adapter is not None, "checked before"
-    assert checkpoint is not None, "an export has a source"
-    place = PretrainedModel(str(base_folder_of(original.model)), None)
-    files = find_base(checkpoint, adapter.base, place)
-    base: Any = load_model(str(files.path))
-    files.require_unchanged()
-    base.resize_token_embeddings(adapter.base.num_embeddings, mean_resizing=False)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft reads names that transformers 5.23 deprecates
-            model = PeftModel.from_pretrained(base, str(folder))
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"peft cannot open the exported adapter ({error})") from error
-    return verify_export(folder, original, model=model)

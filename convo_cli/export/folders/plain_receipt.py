@@ -12,10 +12,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from convo_cli.errors import CheckpointError, DataError
-from convo_cli.export.proof.comparison import Comparison, Counted, refused
-from convo_cli.model.decoding.generator import Generator
-from convo_cli.text.bounded.rendering import Rendered, render_all
+from convo_cli.errors import CheckpointError
 
 _SCRIPT = Path(__file__).with_name("plain_process.py")
 # The script gets the import path of this process without convo, and nothing from the working
@@ -36,35 +33,6 @@ _MEMORY_BYTES = 4 * 2**30
 _MEMORY_PER_BYTE = 3  # of weights
 
 
-def verify_in_process(
-    folder: Path, original: Generator, texts: Sequence[str] = ()
-) -> tuple[Counted, list[list[int]]]:
-    """Compare prompts and greedy replies, id by id; CheckpointError names the first difference.
-
-    Also returns the ids of ``texts`` by the folder's tokenizer, without special tokens around them.
-    """
-    comparison, template = Comparison(original), original.encoder.template.chat_template
-    turns = [prompt.turns for prompt in comparison.prompts]
-    # The template may be foreign, so only the bounded process renders it.
-    rendered = render_all(original.encoder.tokenizer, template, turns, for_reply=True)
-    found = _ask(
-        folder,
-        {
-            "prompts": [_text(one) for one in rendered],
-            "length": comparison.length,
-            "texts": list(texts),
-        },
-    )
-    if found["chat_template"] != template:
-        raise refused("plain transformers reads another chat template than the checkpoint has")
-    for prompt, ids, reply in zip(
-        comparison.prompts, found["prompts"], found["replies"], strict=True
-    ):
-        comparison.require_prompt(prompt, ids)
-        comparison.require_reply(prompt, reply)
-    return comparison.receipt(found["classes"]), found["texts"]
-
-
 def plain_ids(folder: Path, texts: Sequence[str]) -> list[list[int]] | None:
     """Return ids of texts by the folder's tokenizer; None if the process could not open it."""
     try:
@@ -73,12 +41,6 @@ def plain_ids(folder: Path, texts: Sequence[str]) -> list[list[int]] | None:
         return None
     ids: list[list[int]] = found["texts"]
     return ids
-
-
-def _text(rendered: Rendered | DataError) -> str:
-    if isinstance(rendered, DataError):
-        raise rendered
-    return rendered.text
 
 
 def _ask(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,5 +77,5 @@ def _ask(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         )
     found: dict[str, Any] = json.loads(line)
     if error := found.get("error"):
-        raise refused(f"plain transformers cannot open the export ({error[:500]})")
+        raise CheckpointError(f"plain transformers cannot open the export ({error[:500]})")
     return found

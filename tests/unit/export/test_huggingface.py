@@ -26,7 +26,7 @@ from tests.sharded import split_checkpoint
 
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json",
-    "generation_config.json",
+    "generation_config.json", "receipt.json", "expected.json",
     "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
@@ -72,10 +72,10 @@ def test_an_export_has_the_models_files_and_none_of_the_trainers(export, out, ch
     result = export(out)
     assert {path.name for path in out.iterdir()} == set(result.files) == FILES
     assert (result.source, result.out) == (checkpoint, out)
-    assert result.receipt.prompts.num == 3
+    assert result.receipt.prompts.num > 3
     verify_directory(out)
     stated = {"config.json", "tokenizer_config.json"}
-    for name in FILES - {"MANIFEST.json", "README.md"} - stated:
+    for name in FILES - {"MANIFEST.json", "README.md", "receipt.json", "expected.json"} - stated:
         assert (out / name).read_bytes() == (checkpoint / name).read_bytes()
     card = (out / "README.md").read_text()
     assert "# talker" in card

@@ -1,0 +1,240 @@
+"""`convo export FOLDER --verify`: an export compared with its manifest, contract and expected ids.
+
+An export is opened in its runtime only if every file is as convo wrote it, in the bounded process.
+A folder that is not is compared by its text files alone: a stranger's GGUF is never opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from convo_cli.config.schema import PretrainedModel
+from convo_cli.data.dialogue import as_messages
+from convo_cli.errors import (
+    ChangedError,
+    CheckpointError,
+    ConvoError,
+    ProblemDetail,
+    UsageError,
+    typeable,
+)  # fmt: skip
+from convo_cli.events import Emit, Progress
+from convo_cli.export.format import Dtype
+from convo_cli.export.formats import FORMATS
+from convo_cli.export.manifest_differences import manifest_differences
+from convo_cli.export.proof.bounded_runtime import BoundedRuntime
+from convo_cli.export.proof.differences import (
+    DifferenceError,
+    Rules,
+    compare_prompts,
+    compare_replies,
+    compare_texts,
+    require_stop_ids,
+)  # fmt: skip
+from convo_cli.export.proof.expected import Expected, read_expected
+from convo_cli.export.proof.proving import missing_modules
+from convo_cli.export.proof.receipt import (
+    EXPECTED_FILE,
+    RECEIPT_FILE,
+    Compared,
+    Receipt,
+    Replies,
+    RuntimeVersion,
+)  # fmt: skip
+from convo_cli.export.proof.runtime_pipe import RuntimeFailedError
+from convo_cli.export.stated_fields import differing_fields, read_contract
+from convo_cli.runs.model_folder import DIALOGUE_FILE
+from convo_cli.storage.files import read_file
+from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
+from convo_cli.storage.snapshot import Snapshot
+
+_MAX_RECEIPT_BYTES = 2**20
+_FORMS = {
+    "*.gguf": "gguf",
+    "*.onnx": "onnx",
+    "model.bin": "ctranslate2",
+    "pytorch_model.bin": "legacy",
+    "adapter_model.safetensors": "adapter",
+    "model*.safetensors": "huggingface",
+}
+"""Names of weights by format, for a folder without a receipt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The result: all that could be compared is equal."""
+
+    folder: Path
+    export: str | None
+    """The name of the format; None if neither receipt nor files tell it."""
+    dtype: Dtype | None = None
+    receipt: Receipt | None = None
+    runtime: RuntimeVersion | None = None
+    """None: the export was not opened; ``notes`` say why."""
+    hard_texts: Compared | None = None
+    prompts: Compared | None = None
+    replies: Replies | None = None
+    num_files: int = 0
+    """Files that equal the manifest."""
+    notes: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    """Always empty, because a difference is an error."""
+    how_to_check: str = ""
+
+
+def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified:
+    """Compare an export with its manifest, its dialogue.json and its expected ids.
+
+    Raises UsageError if there is no such folder or its runtime is not installed, CheckpointError
+    for damaged files and other ids, ChangedError if only fields differ from dialogue.json.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder", hint="give the folder of an export")
+    before, notes = Snapshot.of(folder), list[str]()
+    has_manifest = os.path.lexists(folder / MANIFEST_FILE)
+    damages = list(manifest_differences(folder, notes, emit)) if has_manifest else []
+    contract = read_contract(folder)
+    receipt = None if damages else _read_receipt(folder)
+    if contract is None and not has_manifest:
+        raise CheckpointError(
+            f"{folder}: neither {MANIFEST_FILE} nor {DIALOGUE_FILE}, so there is nothing to "
+            "compare it with",
+            hint="give an export of convo",
+        )
+    fields = [] if contract is None else list(differing_fields(folder, contract))
+    _require_none(folder, damages, fields)
+    name = receipt.export if receipt else _form_of(folder)
+    verified = Verified(
+        folder,
+        name,
+        receipt.dtype if receipt else None,
+        receipt,
+        num_files=len(read_manifest(folder, may_be_link=True)) if has_manifest else 0,
+    )
+    if (reason := _not_opened(folder, receipt, has_manifest)) is not None:
+        return replace(verified, notes=(*notes, reason))
+    assert receipt is not None, "else it is not opened"
+    opened = _compare(folder, receipt, base, emit)
+    before.require_unchanged()
+    return replace(verified, notes=tuple(notes), **opened)
+
+
+def _require_none(folder: Path, damages: Sequence[str], fields: Sequence[str]) -> None:
+    """Raise the error that lists all differences."""
+    if not (found := [*damages, *fields]):
+        return
+    problems = [ProblemDetail(message=one) for one in found]
+    listed = "".join(f"\n  {one}" for one in found)
+    if damages:
+        raise CheckpointError(
+            f"{folder}: not the export as it was written:{listed}",
+            hint="copy it again from an intact copy, or export the checkpoint again",
+            problems=problems,
+        )
+    raise ChangedError(
+        f"{folder}: differs from its {DIALOGUE_FILE}:{listed}",
+        hint="restore these files, or export the checkpoint again",
+        problems=problems,
+    )
+
+
+def _read_receipt(folder: Path) -> Receipt | None:
+    file = folder / RECEIPT_FILE
+    try:
+        return Receipt.model_validate_json(read_file(file, _MAX_RECEIPT_BYTES))
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise CheckpointError(
+            f"{file}: not a receipt of this version of convo ({first})",
+            hint="export the checkpoint again",
+        ) from error
+
+
+def _form_of(folder: Path) -> str | None:
+    return next((name for pattern, name in _FORMS.items() if any(folder.glob(pattern))), None)
+
+
+def _not_opened(folder: Path, receipt: Receipt | None, has_manifest: bool) -> str | None:
+    """Return why an export is not opened in its runtime."""
+    if not has_manifest:
+        return (
+            f"there is no {MANIFEST_FILE}, so convo cannot know that it wrote these weights, and "
+            "does not open them"
+        )
+    if receipt is None or not (folder / EXPECTED_FILE).is_file():
+        return (
+            "an earlier version of convo wrote this export, without a receipt: its files are "
+            "whole, but there are no ids to compare with; export the checkpoint again for them"
+        )
+    if receipt.export not in FORMATS:
+        return "this version of convo does not know the format of the receipt"
+    return None
+
+
+def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> dict[str, Any]:
+    """Open the export in its runtime, and compare what it gives with expected.json."""
+    form = FORMATS[receipt.export]
+    about, expected = form.about(), read_expected(folder)
+    if missing := missing_modules(about):
+        raise UsageError(
+            f"{folder}: its files are whole, but {', '.join(missing)}, which opens this export, is "
+            "not installed",
+            hint=f"{about.how_to_install_runtime or 'install it'}, then convo export "
+            f"{typeable(folder)} --verify",
+        )
+    place = None if about.merges else _base(folder, base)
+    try:
+        with BoundedRuntime(form, folder, place) as runtime:
+            return _ask(runtime, expected, receipt, emit)
+    except (DifferenceError, RuntimeFailedError) as error:
+        raise CheckpointError(
+            f"{folder}: {error.message}",
+            hint="the files are whole, so the runtime reads them differently now: install the "
+            f"version of the receipt ({receipt.runtime.version if receipt.runtime else 'none'}), "
+            "or export the checkpoint again",
+        ) from error
+
+
+def _ask(
+    runtime: BoundedRuntime, expected: Expected, receipt: Receipt, emit: Emit
+) -> dict[str, Any]:
+    opened, prompts, texts = runtime.opened, expected.prompts, expected.texts
+    rules = Rules(opened.name, expected.inexact, receipt.dtype == "fp32")
+    require_stop_ids(opened.stop_ids, expected.stop_ids, rules)
+    ids = runtime.prompt_ids([as_messages(one.turns) for one in prompts])
+    compared = compare_prompts(prompts, ids, rules, 0)
+    hard = compare_texts("a hard text", texts, runtime.text_ids(texts.texts), rules, is_own=True)
+    replies = list[list[int]]()
+    for number, one in enumerate(prompts):
+        emit(Progress("comparing replies", number, len(prompts), "dialogues"))
+        replies += runtime.greedy([one.ids], expected.num_tokens)
+    emit(Progress("comparing replies", len(prompts), len(prompts), "dialogues"))
+    return {
+        "runtime": RuntimeVersion(
+            name=opened.name, version=opened.version, classes=tuple(opened.classes)
+        ),
+        "prompts": compared,
+        "hard_texts": hard,
+        "replies": compare_replies(prompts, replies, rules),
+    }
+
+
+def _base(folder: Path, given: str | None) -> Path:
+    """Return the folder of an adapter's base."""
+    from convo_cli.model.adapters.adapter_files import find_base, read_adapter
+
+    place = None if given is None else PretrainedModel(given, None)
+    try:
+        return find_base(folder, read_adapter(folder).base, place).path
+    except ConvoError as error:
+        raise UsageError(
+            error.message, hint=error.hint or "give the folder of the base with --base"
+        ) from error
