@@ -23,6 +23,7 @@ from convo_cli.export.source import Source
 from convo_cli.model.adapters.lora import adapter_of
 from convo_cli.report.shown import number
 from convo_cli.text.tokenizers.kinds import tokenizer_kind
+from convo_cli.wording import counted
 
 _CONVO = "[convo](https://pypi.org/project/convo-cli/)"
 
@@ -102,7 +103,8 @@ def _check(receipt: Receipt) -> Iterator[str]:
     ]
     if (replies := receipt.replies) is not None:
         equal = f"{replies.num_equal_tokens:,} of {replies.num_tokens:,} tokens of greedy replies"
-        ties = f" ({replies.num_ties:,} ties of equally likely tokens)" if replies.num_ties else ""
+        tied = f" ({counted(replies.num_ties, 'difference')} between equally likely tokens)"
+        ties = tied if replies.num_ties else ""
         parts.append(f"{equal}{ties}")
     same = ", ".join(part for part in parts if part)
     by = as_code(receipt.runtime.version)
@@ -126,7 +128,11 @@ def _limits(source: Source, facts: CardFacts) -> Iterator[str]:
         f"It was trained on at most {length:,} tokens at a time. In a longer conversation, drop "
         "the oldest turns and keep the system text."
     )
-    yield "It replies as its training data does, and knows no more than that and its base model."
+    is_new = facts.config is not None and facts.config.model.scratch is not None
+    yield (
+        "It is meant for conversations like those of its training data, and knows no more than "
+        f"that{' data' if is_new else ' and its base model'}."
+    )
     if facts.test is None:
         scored = "the validation data" if facts.evaluation is not None else "no data"
         yield f"It was scored on {scored}, and on no test data."

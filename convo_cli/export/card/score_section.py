@@ -12,8 +12,8 @@ from convo_cli.report.scores import score_table
 from convo_cli.report.shown import number
 from convo_cli.wording import counted
 
-_PUBLIC = ("model.scratch.", "model.lora.", "tokenizer.", "dialogue.", "training.", "evaluation.",
-           "generation.", "seed", "deterministic")  # fmt: skip
+_PUBLIC = ("model.scratch.", "model.lora.", "tokenizer.", "dialogue.", "training.", "generation.",
+           "evaluation.metric", "seed", "deterministic")  # fmt: skip
 """Sections of the config that cannot hold a path, a name of a person, or a key of the data."""
 _PRIVATE = ("dialogue.template_options",)
 _SENTENCE = 500  # characters of a message

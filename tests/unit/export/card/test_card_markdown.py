@@ -42,6 +42,8 @@ def words_of(tokens):
 
 @given(TEXTS)
 @example("1. a")
+@example("- a")
+@example("a\u115fb\u3164")
 @example("a #")
 @example("x" * 1000)
 def test_a_text_is_a_heading_a_paragraph_an_item_or_a_cell_and_no_more(text):

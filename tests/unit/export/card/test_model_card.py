@@ -57,7 +57,7 @@ def test_a_whole_run_fills_every_section(card_of, source):
         "On the validation data, which also chose the checkpoint, the loss is 2.500",
         "75 % of the replies ended before the token limit.",
         r"**Finding:** The model echoes \*you\*.",
-        "for 600 of 600 hard texts, 12 of 12 prompts, 287 of 288 tokens of greedy replies (1 ties",
+        "for 600 of 600 hard texts, 12 of 12 prompts, 287 of 288 tokens of greedy replies (1 diff",
         "Perplexity of 300 validation targets: 15.510, of the checkpoint 15.500.",
         "sequences of at most 128 tokens",
         "This model has no licence yet.",
