@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.errors import ModelError, first_line
-from convo_cli.events import Emit
+from convo_cli.events import Emit, Notice
 from convo_cli.export.format import About, Dtype, Runtime
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:
     model: Any = copy.deepcopy(source.generator.model).eval()
     if dtype == "fp16":
         model = model.to(torch.float16)
+    emit(Notice("export: tracing the graph, which takes a few seconds for each layer"))
     with quiet():
         try:
             graph = _trace(model)
