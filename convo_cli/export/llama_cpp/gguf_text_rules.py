@@ -77,7 +77,7 @@ def tokenizer_objection(spec: Mapping[str, Any]) -> str | None:
 def inexact(spec: Mapping[str, Any]) -> str | None:
     """Return which texts llama.cpp reads differently than a tokenizer that it can read, or None."""
     if kind_of(dict(spec)) == "unigram":
-        return f"texts with {SPACE_MARK}, or with runs that have two equally likely cuts"
+        return f"texts with {SPACE_MARK}, U+FEFF first, or two equally likely cuts"
     if puts_first_space(spec):
         return "a text that no special token precedes, as llama.cpp puts no space before it"
     if spec.get("normalizer") == _NFC:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,10 @@ def test_a_refused_config_is_refused_while_writing_too(encoder, tmp_path):
     with pytest.raises(ModelError, match="hidden_act is gelu, but llama"):
         written(tmp_path, model, encoder)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_names_every_model_type():
+    page = (Path(__file__).parents[4] / "docs" / "exports.md").read_text(encoding="utf-8")
+    sentence = page.split("### Models and tokenizers")[1].split(". For each")[0]
+    named = re.findall(r"`(\w+)`", sentence)
+    assert set(named) - {"model_type"} == gguf_format.about().architectures

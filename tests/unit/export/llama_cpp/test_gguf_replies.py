@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import transformers
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
@@ -150,6 +151,30 @@ def test_prompts_have_the_encoders_ids(kind, encoders, runtimes):
     prompt = encoders[kind].prompt(turns, max_new_tokens=8)
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     assert runtimes[kind].prompt_ids(messages) == list(prompt.ids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "bound"), [("fp16", 0.2), ("bf16", 1.0), ("q8_0", 2.0)])
+def test_rounded_weights_reply_nearly_alike(dtype, bound, encoders, tmp_path):
+    encoder = encoders["byte-level bpe"]
+    model = model_of(*MODELS["Llama"], encoder)
+    runtime = opened(tmp_path, model, encoder, dtype)
+    sequence, nll = greedy_and_nll(model, encoder, list(range(30, 60)))
+    assert runtime.nll(sequence, 30) == pytest.approx(nll, abs=bound)
+    assert runtime.nll(sequence, 30) != pytest.approx(nll, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_of_two_equally_likely_cuts_llama_cpp_takes_the_other(texts, tmp_path):
+    tokenizer = spiece_tokenizer("unigram", texts)
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    spec["model"]["vocab"].append(["zz", -6.0])
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
+    encoder = encoder_of(tokenizer)
+    runtime = opened(tmp_path, model_of(*FAMILIES["GPT-2"], encoder), encoder)
+    two, three = encoder.text_ids(["zz", "zzz"])
+    assert runtime.text_ids("zz") == two
+    assert runtime.text_ids("zzz") == three[::-1]
 
 
 @pytest.mark.slow
