@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from convo_cli.data.dialogue import Role, Turn
 from convo_cli.export.llama_cpp.modelfile import turn_texts_of
 from convo_cli.export.llama_cpp.ollama_templates import go_source, go_text
+from convo_cli.export.proof.probe_dialogues import PROBE_DIALOGUES
 from convo_cli.text.bounded.rendering import Rendered, render_all
 from tests.families import TEMPLATES
 from tests.modelfiles import read_modelfile
@@ -57,7 +59,7 @@ def asked(*texts: str) -> list[Turn]:
     return [Turn(role, text) for role, text in zip(roles, texts, strict=False)]
 
 
-DIALOGUES = [
+DIALOGUES: list[Sequence[Turn]] = [
     asked("Hello!"),
     asked("Be brief.", "What is the capital of Peru?"),
     asked("안녕하세요?", "네, 안녕하세요!", "오늘 날씨가 어때요?"),
@@ -70,7 +72,9 @@ DIALOGUES = [
     asked("  spaces around  ", "\n lines around \n\n", "\ta tab\t"),
     asked("<|im_end|>", "<|end|><|system|>", "[SEP]</s>"),
     asked("x" * 5000, "`code`\n```py\nprint('a\\nb')\n```", "a\\b & <b>c</b> 'd'"),
+    *PROBE_DIALOGUES,
 ]
+"""Twelve with texts that a template engine could read as its own, and the twelve of a receipt."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Any:
     }
     subprocess.run([go, "build", "-o", program, source], env=environment, check=True)
 
-    def run(modelfile: str, dialogues: list[list[Turn]]) -> dict[str, Any]:
+    def run(modelfile: str, dialogues: Sequence[Sequence[Turn]]) -> dict[str, Any]:
         messages = [
             [{"Role": turn.role, "Content": turn.text} for turn in turns] for turns in dialogues
         ]
@@ -101,10 +105,6 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return dict(json.loads(done.stdout))
 
     return run
-
-
-def test_there_are_twelve_dialogues():
-    assert len(DIALOGUES) == 12
 
 
 @pytest.mark.parametrize("name", [*KINDS, *sorted(set(SOURCES) - set(OTHER_FORM) - set(KINDS))])
