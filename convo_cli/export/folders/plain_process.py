@@ -1,8 +1,8 @@
-"""Script that opens an exported folder with plain transformers, in a process without convo.
+"""Script that opens the tokenizer of an exported folder, in a process without convo.
 
-It opens the folder as another user would: it imports torch and transformers, has no network, and
-loads weights with `torch.load(weights_only=True)`. `convo_cli.export.folders.plain_receipt` starts
-it and sends one line of JSON; the answer is one line too.
+Native code reads a SentencePiece model, which may be foreign. The process has no network.
+`convo_cli.export.folders.plain_receipt` starts it and sends one line of JSON; the answer is one
+line too.
 """
 
 from __future__ import annotations
@@ -15,46 +15,13 @@ from typing import Any
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Return ids of texts, ids and replies of prompts, and the classes that were loaded."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Return the ids of texts, without special tokens around them."""
+    from transformers import AutoTokenizer
 
     _limit_memory(request["memory_bytes"])
-    folder = request["folder"]
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    ids_of_texts = [
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["texts"]
-    ]
-    if not request["prompts"]:
-        return {"texts": ids_of_texts}
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, trust_remote_code=False, weights_only=True
-    ).eval()
-    prompts = [
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["prompts"]
-    ]
-    replies = list[list[int]]()
-    num_rows = model.get_input_embeddings().num_embeddings
-    for ids in prompts:
-        if max(ids, default=0) >= num_rows:  # the comparison of the prompts says so
-            replies.append([])
-            continue
-        with torch.inference_mode():
-            input_ids = torch.tensor([ids])  # (1, T)
-            output = model.generate(
-                input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                do_sample=False,
-                max_new_tokens=request["length"],
-            )
-        replies.append(output[0, len(ids) :].tolist())
-    return {
-        "classes": [type(model).__name__, type(tokenizer).__name__],
-        "chat_template": tokenizer.chat_template,
-        "prompts": prompts,
-        "replies": replies,
-        "texts": ids_of_texts,
-    }
+    tokenizer: Any = AutoTokenizer.from_pretrained(request["folder"], trust_remote_code=False)
+    texts = request["texts"]
+    return {"texts": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]}
 
 
 def main() -> None:

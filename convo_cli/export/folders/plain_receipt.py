@@ -1,4 +1,4 @@
-"""Receipt by plain transformers in a process of its own, for folders that convo does not open."""
+"""Ids of texts by the tokenizer of a folder, which plain transformers opens in its own process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MEMORY_PER_BYTE = 3  # of weights
 def plain_ids(folder: Path, texts: Sequence[str]) -> list[list[int]] | None:
     """Return ids of texts by the folder's tokenizer; None if the process could not open it."""
     try:
-        found = _ask(folder, {"prompts": [], "length": 0, "texts": list(texts)})
+        found = _ask(folder, {"texts": list(texts)})
     except CheckpointError:
         return None
     ids: list[list[int]] = found["texts"]
