@@ -64,7 +64,7 @@ def main() -> None:
                 answer = json.dumps({"found": found}, allow_nan=False).encode()
             except MemoryError:
                 raise
-            except Exception as error:  # noqa: BLE001  (runtimes raise many types)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (runtimes raise many types)
                 answer = json.dumps({"error": _reason(error)}).encode()
             answers.write(answer + b"\n")
             answers.flush()
@@ -136,7 +136,7 @@ _TASKS: dict[str, Callable[[Runtime, dict[str, Any]], Any]] = {
 }
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     message = getattr(error, "message", None) or str(error).strip()
     return f"{type(error).__name__}: {message}"[:_MAX_ERROR]
 
