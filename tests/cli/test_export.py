@@ -18,8 +18,8 @@ from tests.umask import umask
 RUN = "runs/tiny"
 FILES = {
     "MANIFEST.json", "README.md", "chat_template.jinja", "config.json", "dialogue.json",
-    "generation_config.json", "model.safetensors", "spiece.model", "tokenizer.json",
-    "tokenizer_config.json",
+    "expected.json", "generation_config.json", "model.safetensors", "receipt.json",
+    "spiece.model", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_stdout_is_the_folder_and_stderr_the_receipt(work, convo):
     assert re.search(
         r"^equal to step-00000006 in transformers \d.*: .*\d reply tokens", result.err, re.M
     )
-    assert re.search(r"^\d\.\d MiB in 10 files$", result.err, re.M)
+    assert re.search(r"^\d\.\d MiB in 12 files$", result.err, re.M)
     assert "\nnext:\n  convo chat new/out\n" in result.err
     assert names(work / "new") == {"out"}
     assert names(work / "new/out") == FILES
@@ -44,7 +44,8 @@ def test_json_lists_what_was_written_and_verified(convo):
     assert (answer["command"], answer["format"], answer["out"]) == ("export", "huggingface", "out")
     assert answer["source"] == f"{RUN}/checkpoints/step-00000006"
     assert set(answer["files"]) == FILES
-    assert answer["verified"]["prompts"] == 3
+    assert answer["verified"]["prompts"] == 12
+    assert answer["receipt"]["hard_texts"]["num"] > 500
     assert answer["verified"]["tokens"] > 100
 
 
@@ -90,7 +91,7 @@ def test_an_empty_folder_may_be_filled(work, convo):
 
 def test_an_export_of_an_export_is_the_same_model(work, convo):
     assert convo("export", "exports/tiny", "again", "-q").code == 0
-    for name in FILES - {"README.md", "MANIFEST.json"}:
+    for name in FILES - {"README.md", "MANIFEST.json", "receipt.json", "expected.json"}:
         assert (work / "again" / name).read_bytes() == (work / "exports/tiny" / name).read_bytes()
 
 

@@ -104,6 +104,12 @@ def test_init_config(convo):
     require_equal(objects, documented(PAGE, "init-config"))
 
 
+def test_export_verify(convo):
+    convo("export", "runs/tiny", "exports/verified")
+    verified = convo("export", "exports/verified", "--verify")
+    require_equal([own(verified, "export")], documented(PAGE, "export --verify"))
+
+
 def test_chat(convo):
     talked = convo("chat", "runs/tiny", "--temperature", "0", stdin=b"Hello!\n")
     require_equal([own(talked, "chat")], documented(PAGE, "chat"))

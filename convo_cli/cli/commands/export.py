@@ -183,6 +183,20 @@ def _verify(
             f"--verify reads an export as it is, so {option} has no effect",
             hint=f"leave out {option}",
         )
+    from convo_cli.cli.console import announce
+
+    announce(f"verifying {folder} (opening it takes a few seconds)", is_quiet=is_quiet)
+    from convo_cli.cli.console import print_json, stderr_console
+    from convo_cli.cli.views.export_view import show_verified, verified_record
+    from convo_cli.cli.views.progress.reporter import make_progress
+    from convo_cli.export.verifying import verify_folder
+
+    with make_progress(stderr_console(), is_quiet=is_quiet) as emit:
+        verified = verify_folder(folder, emit, base)
+    if as_json:
+        print_json("export", verified_record(verified))
+    else:
+        show_verified(verified, is_quiet=is_quiet)
 
 
 def _warn_if_less_private(exported: Exported, source: Path, emit: Emit) -> None:

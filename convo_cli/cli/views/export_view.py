@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convo_cli.export.exporting import Exported
     from convo_cli.export.format import About
     from convo_cli.export.proof.receipt import Compared, Receipt, Replies, RuntimeVersion
+    from convo_cli.export.verifying import Verified
 
 _PARTS = {
     "hard_texts": "hard texts",
@@ -67,6 +68,36 @@ def show_export(exported: Exported, about: About, *, is_quiet: bool) -> None:
     typer.echo("\n".join(map(printable, lines)), err=True)
 
 
+def verified_record(verified: Verified) -> dict[str, Any]:
+    """Return a verified export as the `--json` object."""
+    return {
+        "folder": str(verified.folder),
+        "format": verified.export,
+        "dtype": verified.dtype,
+        "num_files": verified.num_files,
+        "runtime": verified.runtime.version if verified.runtime else None,
+        "verified": {
+            "hard_texts": verified.hard_texts.num if verified.hard_texts else 0,
+            "prompts": verified.prompts.num if verified.prompts else 0,
+            "tokens": verified.replies.num_tokens if verified.replies else 0,
+        },
+        "notes": list(verified.notes),
+    }
+
+
+def show_verified(verified: Verified, *, is_quiet: bool) -> None:
+    """Print what is as the export was written."""
+    lines = []
+    if verified.num_files:
+        lines.append(f"{counted(verified.num_files, 'file')} as they were written")
+    if verified.runtime is not None:
+        lines.append(f"equal to the checkpoint in {_counts(verified, verified.runtime)}")
+    lines += verified.notes
+    typer.echo(printable(str(verified.folder)))
+    if not is_quiet:
+        typer.echo("\n".join(map(printable, lines)), err=True)
+
+
 def receipt_lines(receipt: Receipt, source: str, out: str) -> Iterator[str]:
     """Yield what was compared with the checkpoint, and what differs.
 
@@ -99,7 +130,7 @@ def receipt_lines(receipt: Receipt, source: str, out: str) -> Iterator[str]:
         yield f"not compared: {_PARTS.get(name, name.replace('_', ' '))} ({reason})"
 
 
-def _counts(compared: Receipt, runtime: RuntimeVersion) -> str:
+def _counts(compared: Receipt | Verified, runtime: RuntimeVersion) -> str:
     """Return the program, and what it read alike."""
     classes = f" ({', '.join(runtime.classes)})" if runtime.classes else ""
     parts = ((getattr(compared, name, None), words) for name, words in _PARTS.items())
