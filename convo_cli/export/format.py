@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from convo_cli.events import Emit
-from convo_cli.text.tokenizers.kinds import TokenizerKind
+from convo_cli.export.tokenizer_kinds import TokenizerKind
 
 if TYPE_CHECKING:
     from convo_cli.export.source import Source

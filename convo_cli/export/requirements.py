@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from convo_cli.errors import ModelError, UsageError
 from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
+from convo_cli.export.tokenizer_kinds import TokenizerKind, kind_of
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.storage.files import read_file
 from convo_cli.storage.foreign_files import (
@@ -24,7 +25,6 @@ from convo_cli.storage.foreign_files import (
     MAX_CONFIG_BYTES,
     MAX_TEXT_BYTES,
 )
-from convo_cli.text.tokenizers.kinds import TokenizerKind, kind_of
 from convo_cli.wording import quoted
 
 _OTHER_NAMES = {

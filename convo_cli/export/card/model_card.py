@@ -20,9 +20,9 @@ from convo_cli.export.card.usage_section import usage
 from convo_cli.export.format import CARD_FILE, About
 from convo_cli.export.proof.receipt import Compared, Receipt
 from convo_cli.export.source import Source
+from convo_cli.export.tokenizer_kinds import tokenizer_kind
 from convo_cli.model.adapters.lora import adapter_of
 from convo_cli.report.shown import number
-from convo_cli.text.tokenizers.kinds import tokenizer_kind
 from convo_cli.wording import counted
 
 _CONVO = "[convo](https://pypi.org/project/convo-cli/)"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli.events import Emit, Notice
 from convo_cli.export.format import About, Dtype, Runtime
+from convo_cli.export.tokenizer_kinds import kind_of
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries
 from convo_cli.text.spiece.piece_model import SPIECE_FILE
-from convo_cli.text.tokenizers.kinds import kind_of
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convo_cli.text.tokenizers.kinds import kind_of
+from convo_cli.export.tokenizer_kinds import kind_of
 
 SPACE_MARK = "▁"
 _NFC = {"type": "NFC"}

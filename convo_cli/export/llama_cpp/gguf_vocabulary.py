@@ -23,8 +23,8 @@ from convo_cli.export.llama_cpp.gguf_text_rules import (
     pre_tokenizer_of,
     tokenizer_objection,
 )
+from convo_cli.export.tokenizer_kinds import kind_of
 from convo_cli.text.tokenizers.expansion import MAX_TOKEN_CHARACTERS
-from convo_cli.text.tokenizers.kinds import kind_of
 from convo_cli.wording import quoted
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
