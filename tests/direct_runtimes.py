@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from convo_cli.export.bounded.bounded_runtime import Opened
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import Format
-from convo_cli.export.proof.bounded_runtime import Opened
-from convo_cli.export.proof.runtime_pipe import RuntimeFailedError
 
 
 class DirectRuntime:

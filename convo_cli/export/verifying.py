@@ -25,10 +25,11 @@ from convo_cli.errors import (
     typeable,
 )  # fmt: skip
 from convo_cli.events import Emit, Progress
+from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.manifest_differences import manifest_differences
-from convo_cli.export.proof.bounded_runtime import BoundedRuntime
 from convo_cli.export.proof.differences import (
     DifferenceError,
     Rules,
@@ -47,7 +48,6 @@ from convo_cli.export.proof.receipt import (
     Replies,
     RuntimeVersion,
 )  # fmt: skip
-from convo_cli.export.proof.runtime_pipe import RuntimeFailedError
 from convo_cli.export.stated_fields import differing_fields, read_contract
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.files import read_file

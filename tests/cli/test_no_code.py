@@ -312,15 +312,13 @@ OWN_PROCESSES = "worker_processes.py"
 """Exchanges pickles with processes that it has started itself, over pipes that no other process
 holds.
 """
-RUNTIME_PROCESS = "export/proof/runtime_process.py"
+RUNTIME_PROCESS = "export/bounded/runtime_process.py"
 """Imports the module of a format, which its client names, and the packages of its runtime."""
-RECEIPT_OF_LEGACY = "export/folders/plain_process.py"
 RUNTIME_OF_FOLDERS = "export/folders/transformers_runtime.py"
-"""Opens exports in the runtime process."""
-RECEIPT_OF_ADAPTER = (
-    "export/folders/adapter.py"  # peft has no code to load, and convo wrote the folder
-)
-"""Opens the one pickle that convo writes, as a program of its own."""
+"""Opens exports in the runtime process, also the one pickle that convo writes."""
+RUNTIME_OF_ADAPTER = "export/folders/adapter.py"
+WITHOUT_CODE = ("PeftModel.from_pretrained", "GenerationConfig.from_pretrained")
+"""Calls of the runtime of adapters that have no code to load, on a folder that convo wrote."""
 
 
 def calls():
@@ -362,26 +360,32 @@ def test_everything_that_is_loaded_by_transformers_is_loaded_without_code():
     loads = [(file, node) for file, name, node in calls() if name.endswith(".from_pretrained")]
     assert {file for file, _ in loads} >= {"model/loading.py", "text/tokenizers/pretrained.py"}
     for file, node in loads:
-        if file == RECEIPT_OF_ADAPTER and ast.unparse(node.func) == "PeftModel.from_pretrained":
+        if file == RUNTIME_OF_ADAPTER and ast.unparse(node.func) in WITHOUT_CODE:
             continue
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert options["trust_remote_code"] == "False", file
         if "Model" not in ast.unparse(node.func):
             continue
-        if file in (RECEIPT_OF_LEGACY, RUNTIME_OF_FOLDERS):
+        if file == RUNTIME_OF_FOLDERS:
             assert options["weights_only"] == "True"
         else:
             assert options["use_safetensors"] == "True", file
 
 
-def test_one_format_of_export_writes_a_pickle_and_only_a_process_without_convo_opens_it():
+def test_one_format_of_export_writes_a_pickle_and_only_the_runtime_process_opens_it():
     assert {file for file, name, _ in calls() if name == "torch.save"} == {
         "export/folders/legacy.py"
     }
-    source = (SOURCE / RECEIPT_OF_LEGACY).read_text(encoding="utf-8")
-    assert not re.search(r"^\s*(from|import) convo_cli", source, re.M)
-    starts = (SOURCE / "export/folders/plain_receipt.py").read_text(encoding="utf-8")
-    assert "sys.modules['convo_cli'] = None" in starts
+    opens = re.compile(r"\bTransformersRuntime\(")
+    openers = {
+        node.name
+        for file in (SOURCE / "export").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and opens.search(ast.unparse(node))
+    }
+    assert openers == {"open_runtime"}
+    callers = {file for file, name, _ in calls() if name.endswith("open_runtime")}
+    assert callers == {RUNTIME_PROCESS}
 
 
 def test_transformers_itself_renders_in_the_immutable_sandbox():

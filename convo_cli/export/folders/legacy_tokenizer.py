@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
+from convo_cli.export.folders import folder_tokenizer
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.spiece.piece_model import SPIECE_FILE, read_pieces
 from convo_cli.text.spiece.slow_tokenizer import TOKEN_NAMES
@@ -86,19 +89,21 @@ def write_tokenizer(
 
 
 def reads_alike(folder: Path, encoder: DialogueEncoder) -> bool:
-    """Return whether plain transformers reads plain texts from a folder as the encoder does.
+    """Return whether transformers reads texts from a folder as the encoder does.
 
     It does not for tokenizers that came from fairseq, which shift the ids of their SentencePiece
     model, and for those that change the text first.
     """
-    from convo_cli.export.folders.plain_receipt import plain_ids
-
     tokenizer: Any = encoder.tokenizer
     spelled, end = special_tokens(tokenizer) | {"<unk>"}, encoder.template.stop_tokens[0]
     plain = [text for text in PROBES[::5] if not any(token in text for token in spelled)]
     texts = [f"{end}{text}" for text in plain]
     expected: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return plain_ids(folder, texts) == expected
+    try:
+        with BoundedRuntime(folder_tokenizer, folder, None) as runtime:
+            return runtime.text_ids(texts) == expected
+    except RuntimeFailedError:
+        return False
 
 
 def _named_tokens(encoder: DialogueEncoder) -> dict[str, str | None]:

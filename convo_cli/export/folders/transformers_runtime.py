@@ -5,28 +5,26 @@ Shapes: T tokens, V entries of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+
+from convo_cli.export.folders.folder_tokenizer import FolderTokenizer
 
 
-class TransformersRuntime:
+class TransformersRuntime(FolderTokenizer):
     """Model and tokenizer of a folder; replies obey its generation_config.json.
 
     Weights are computed in the type in which they are stored, because that is what
     `from_pretrained` gives a user: a bf16 export is compared as it will reply.
     """
 
-    name = "transformers"
-    version = f"transformers {transformers.__version__}"
-
     def __init__(self, folder: Path, model: Any = None) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        super().__init__(folder)
         if model is None:
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype="auto", trust_remote_code=False, weights_only=True
@@ -36,21 +34,12 @@ class TransformersRuntime:
 
     @property
     def stop_ids(self) -> Sequence[int]:
+        """Return the ids that end a reply of the model."""
         stated = self._model.generation_config.eos_token_id
         return [] if stated is None else [stated] if isinstance(stated, int) else list(stated)
 
-    def text_ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        found = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
-        )
-        ids: list[int] = found["input_ids"]
-        return ids
-
     def greedy(self, ids: Sequence[int], num_tokens: int) -> list[int]:
+        """Return the reply of `generate` without sampling."""
         input_ids = torch.tensor([list(ids)])  # (1, T)
         with torch.inference_mode():
             output = self._model.generate(
@@ -63,6 +52,7 @@ class TransformersRuntime:
         return reply
 
     def nll(self, ids: Sequence[int], start: int) -> list[float]:
+        """Return the nats of ``ids[start:]``."""
         input_ids = torch.tensor([list(ids)])  # (1, T)
         with torch.inference_mode():
             logits = self._model(input_ids).logits[0, start - 1 : -1]  # (T - start, V)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convo_cli.export.other_runtimes.program_files import ProgramTokenizer
+from convo_cli.export.folders.folder_tokenizer import FolderTokenizer
 
 
-class CTranslate2Runtime(ProgramTokenizer):
+class CTranslate2Runtime(FolderTokenizer):
     """Model and tokenizer of a folder, on the CPU.
 
     Weights of a type that this CPU does not compute with are converted, as for any user.

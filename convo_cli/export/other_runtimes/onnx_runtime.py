@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convo_cli.export.other_runtimes.program_files import ProgramTokenizer
+from convo_cli.export.folders.folder_tokenizer import FolderTokenizer
 
 Array = NDArray[Any]
 
 
-class OnnxRuntime(ProgramTokenizer):
+class OnnxRuntime(FolderTokenizer):
     """Graph and tokenizer of a folder, on the CPU."""
 
     name = "ONNX Runtime"

@@ -5,11 +5,9 @@ Both runtimes here are libraries that know ids only, so their programs use trans
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convo_cli.events import Emit
 from convo_cli.runs.model_folder import DIALOGUE_FILE
@@ -18,7 +16,6 @@ from convo_cli.storage.foreign_files import remove_foreign_entries
 if TYPE_CHECKING:
     from convo_cli.export.source import Source
 
-_GENERATION_FILE = "generation_config.json"
 _COPIED = {"tokenizer.json", "tokenizer_config.json", DIALOGUE_FILE}
 
 
@@ -33,27 +30,3 @@ def write_program_files(source: Source, folder: Path, emit: Emit) -> None:
     generator.model.generation_config.save_pretrained(folder)
     remove_foreign_entries(folder)
     state_tokens(folder, generator.encoder, generator.model, emit)
-
-
-class ProgramTokenizer:
-    """The tokenizer of a folder, by transformers, and the end of a reply."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer
-
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        stated = json.loads((folder / _GENERATION_FILE).read_bytes()).get("eos_token_id")
-        self.stop_ids: Sequence[int] = [stated] if isinstance(stated, int) else list(stated or ())
-
-    def text_ids(self, text: str) -> list[int]:
-        """Return the ids of a text without tokens around it."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Return the ids of a prompt by the chat template."""
-        found = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
-        )
-        ids: list[int] = found["input_ids"]
-        return ids

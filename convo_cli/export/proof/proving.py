@@ -14,9 +14,10 @@ from convo_cli import __version__
 from convo_cli.data.dialogue import as_messages
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice, Progress
+from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
-from convo_cli.export.proof.bounded_runtime import BoundedRuntime
 from convo_cli.export.proof.differences import (
     DifferenceError,
     Rules,
@@ -31,7 +32,6 @@ from convo_cli.export.proof.expected import write_expected
 from convo_cli.export.proof.probe_dialogues import scripts_in
 from convo_cli.export.proof.receipt import RECEIPT_FILE, Compared, Receipt, RuntimeVersion
 from convo_cli.export.proof.run_data import read_run_data
-from convo_cli.export.proof.runtime_pipe import RuntimeFailedError
 from convo_cli.export.source import Source
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.text.contract import contract_sha256

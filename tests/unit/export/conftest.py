@@ -20,7 +20,7 @@ from tests.direct_runtimes import DirectRuntime
 
 @pytest.fixture(scope="session", autouse=True)
 def runtimes_in_this_process():
-    """Open exports without another process; proof/test_bounded_runtime.py starts one."""
+    """Open exports without another process; bounded/test_bounded_runtime.py starts one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proving, "BoundedRuntime", DirectRuntime)
         patch.setattr(verifying, "BoundedRuntime", DirectRuntime)

@@ -14,7 +14,7 @@ import torch
 from convo_cli.errors import CheckpointError, ModelError
 from convo_cli.export import exporting
 from convo_cli.export.exporting import export_checkpoint
-from convo_cli.export.folders import legacy, legacy_tokenizer, plain_receipt
+from convo_cli.export.folders import legacy, legacy_tokenizer
 from convo_cli.export.folders.legacy_tokenizer import reads_alike, write_tokenizer
 from convo_cli.export.requirements import require_supported
 from convo_cli.storage.sealed import verify_directory
@@ -114,7 +114,9 @@ def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tok
 ):
     from transformers import AutoTokenizer
 
-    monkeypatch.setattr(plain_receipt, "plain_ids", lambda _, texts: [[1]] * len(texts))
+    monkeypatch.setattr(
+        legacy_tokenizer.BoundedRuntime, "text_ids", lambda _, texts: [[1]] * len(texts)
+    )
     events = list[Any]()
     result = export_checkpoint(
         checkpoint, tmp_path / "old", "legacy", force=False, emit=events.append

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import msgspec
 
 from convo_cli.cpus import num_cpus
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError, RuntimePipe, shown
+from convo_cli.export.bounded.runtime_process import Limits
 from convo_cli.export.format import Format
-from convo_cli.export.proof.runtime_pipe import RuntimeFailedError, RuntimePipe, shown
-from convo_cli.export.proof.runtime_process import Limits
 
 _SECONDS = 600
 _SECONDS_PER_BYTE = 6e-7  # ten minutes for each GB of files
@@ -42,9 +42,13 @@ class BoundedRuntime:
     """
 
     def __init__(
-        self, form: Format, folder: Path, base: Path | None, limits: Limits | None = None
+        self,
+        form: Format | ModuleType,
+        folder: Path,
+        base: Path | None,
+        limits: Limits | None = None,
     ) -> None:
-        """Start the process; ``form`` is the module of a format."""
+        """Start the process; ``form`` is the module of a format, or one that opens a part of it."""
         places = [folder] if base is None else [folder, base]
         num_bytes = sum(
             file.stat().st_size for place in places for file in place.rglob("*") if file.is_file()
@@ -57,7 +61,7 @@ class BoundedRuntime:
         self._opened: Opened | None = None
         self._pipe.send(
             {
-                "module": form.__name__,  # type: ignore[attr-defined]
+                "module": form.__name__,  # type: ignore[union-attr]
                 "folder": str(folder.resolve()),
                 "base": None if base is None else str(base.resolve()),
                 "limits": limits,

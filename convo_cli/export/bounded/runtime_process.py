@@ -1,7 +1,7 @@
 """Runtime process: it opens an export in the format's own runtime, under limits.
 
 Runtimes are large programs in C++ that read files. A fault in one of them ends this process and not
-the command. `convo_cli.export.proof.bounded_runtime` starts the process and sends requests, one
+the command. `convo_cli.export.bounded.bounded_runtime` starts the process and sends requests, one
 line of JSON each; the answer is one line too. The process has no network but its own loopback
 sockets, and starts with nothing from the working folder.
 """

@@ -18,13 +18,13 @@ from typing import IO, cast
 
 from convo_cli.cpus import num_cpus
 from convo_cli.errors import CheckpointError
-from convo_cli.export.proof.runtime_process import OUT_OF_MEMORY, Limits
+from convo_cli.export.bounded.runtime_process import OUT_OF_MEMORY, Limits
 from convo_cli.wording import quoted
 
 # With the import path of this process, which holds nothing from the working folder.
 _START = (
     "import sys; sys.path[:] = sys.argv[1:]; "
-    "from convo_cli.export.proof.runtime_process import main; main()"
+    "from convo_cli.export.bounded.runtime_process import main; main()"
 )
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",  # the checkpoint's replies are computed on the CPU too

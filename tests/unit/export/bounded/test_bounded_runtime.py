@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from convo_cli.export.proof.bounded_runtime import BoundedRuntime
-from convo_cli.export.proof.runtime_pipe import RuntimeFailedError
-from convo_cli.export.proof.runtime_process import Limits
+from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
+from convo_cli.export.bounded.runtime_process import Limits
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 RUNTIME = """
@@ -158,7 +158,7 @@ import os, sys
 sys.path.insert(0, {str(tmp_path)!r})
 import orphan
 from pathlib import Path
-from convo_cli.export.proof.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
 runtime = BoundedRuntime(orphan, Path({str(tmp_path)!r}), None)
 print(runtime.opened.version, flush=True)
 os._exit(9)
