@@ -20,7 +20,7 @@ from convo_cli.export.card.model_card import write_card
 from convo_cli.export.format import CARD_FILE, TEMPLATE_FILE, About, Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.proof.proving import prove
-from convo_cli.export.proof.receipt import EXPECTED_FILE, RECEIPT_FILE, Receipt
+from convo_cli.export.proof.receipt import EXPECTED_FILE, Receipt
 from convo_cli.export.requirements import (
     missing_package,
     require_options,
@@ -39,6 +39,7 @@ from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.loaded import LoadedCheckpoint, find_loaded
 from convo_cli.runs.model_folder import DIALOGUE_FILE, require_writable, weight_files
 from convo_cli.runs.opening import load_from
+from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
 from convo_cli.runs.selection import Which
 from convo_cli.storage.atomic import make_directory, publish_directory, require_space
 from convo_cli.storage.foreign_files import ADAPTER_BASE, ADAPTER_CONFIG, ADAPTER_TENSORS

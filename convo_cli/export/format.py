@@ -40,6 +40,10 @@ class About:
     and ``template`` and ``base``, which are Markdown with their own backquotes. The headings of
     the card are of the second level, so those of this text are of the third.
     """
+    weights: str = ""
+    """Pattern of the names of its files of weights, which no other format has."""
+    other_names: tuple[str, ...] = ()
+    """What other programs call it, for a suggestion to a user who gives such a name."""
     dtypes: tuple[Dtype, ...] = ("fp32",)
     """The first is the default."""
     architectures: frozenset[str] | None = None

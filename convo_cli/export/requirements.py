@@ -27,22 +27,14 @@ from convo_cli.storage.foreign_files import (
 )
 from convo_cli.wording import quoted
 
-_OTHER_NAMES = {
-    "huggingface": "hf hugging-face transformers safetensors vllm tgi",
-    "legacy": "convmodel bin pytorch old",
-    "adapter": "lora peft",
-    "gguf": "llama.cpp llamacpp llama-cpp ollama ggml",
-    "ctranslate2": "ct2 ctranslate",
-    "onnx": "onnxruntime ort",
+_OTHER_DTYPES: dict[str, tuple[str, ...]] = {
+    "fp32": ("f32", "float32", "float", "full"),
+    "fp16": ("f16", "float16", "half"),
+    "bf16": ("bfloat16",),
+    "q8_0": ("q8", "8bit"),
+    "int8": ("i8",),
 }
-"""What other programs call the formats."""
-_OTHER_DTYPES = {
-    "fp32": "f32 float32 float full",
-    "fp16": "f16 float16 half",
-    "bf16": "bfloat16",
-    "q8_0": "q8 8bit",
-    "int8": "i8",
-}
+"""What other programs call the types of weights."""
 _CUTOFF = 0.6
 _LONGEST = 60  # characters of a text of config.json in a message
 
@@ -66,7 +58,11 @@ def require_options(
     if (form := FORMATS.get(name)) is None:
         raise UsageError(
             f"--format {quoted(name)}: there is no such format",
-            hint=_suggested(name, _OTHER_NAMES, FORMATS, "--format"),
+            hint=_suggested(
+                name,
+                {known: one.about().other_names for known, one in FORMATS.items()},
+                "--format",
+            ),
         )
     about = form.about()
     chosen = next((one for one in about.dtypes if one == (dtype or about.dtypes[0])), None)
@@ -77,7 +73,9 @@ def require_options(
             f"--dtype {quoted(dtype)}: --format {name} writes {_listed(about.dtypes, 'or')}",
             hint=f"formats that write {dtype}: {', '.join(others)}"
             if others
-            else _suggested(dtype, _OTHER_DTYPES, about.dtypes, "--dtype"),
+            else _suggested(
+                dtype, {known: _OTHER_DTYPES[known] for known in about.dtypes}, "--dtype"
+            ),
         )
     if max_shard_bytes is not None and not about.shards:
         able = ", ".join(other for other, one in FORMATS.items() if one.about().shards)
@@ -185,17 +183,10 @@ def _kind(tokenizer: TokenizerKind | None) -> str:
     return "of a kind that convo does not know" if tokenizer == "other" else str(tokenizer)
 
 
-def _suggested(
-    given: str, other_names: Mapping[str, str], names: Iterable[str], option: str
-) -> str:
-    """Return a hint with the name that was meant, and all names."""
+def _suggested(given: str, names: Mapping[str, Iterable[str]], option: str) -> str:
+    """Return a hint with the name that was meant, and all names; each has other names, too."""
     known = {name: name for name in names}
-    known |= {
-        other: name
-        for name, others in other_names.items()
-        if name in known
-        for other in others.split()
-    }
+    known |= {other: name for name, others in names.items() for other in others}
     close = difflib.get_close_matches(given.lower(), known, n=1, cutoff=_CUTOFF)
     listed = f"one of {', '.join(names)}"
     return f"did you mean {option} {known[close[0]]}? ({listed})" if close else f"give {listed}"

@@ -15,7 +15,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from convo_cli.config.schema import PretrainedModel
-from convo_cli.data.dialogue import as_messages
 from convo_cli.errors import (
     ChangedError,
     CheckpointError,
@@ -24,25 +23,21 @@ from convo_cli.errors import (
     UsageError,
     typeable,
 )  # fmt: skip
-from convo_cli.events import Emit, Progress
+from convo_cli.events import Emit
 from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
 from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.manifest_differences import manifest_differences
-from convo_cli.export.proof.differences import (
+from convo_cli.export.proof.answer_comparison import (
     DifferenceError,
     Rules,
-    compare_prompts,
-    compare_replies,
-    compare_texts,
-    require_stop_ids,
-)  # fmt: skip
-from convo_cli.export.proof.expected import Expected, read_expected
+    compare_answers,
+)
+from convo_cli.export.proof.expected_file import read_expected
 from convo_cli.export.proof.proving import missing_modules
 from convo_cli.export.proof.receipt import (
     EXPECTED_FILE,
-    RECEIPT_FILE,
     Compared,
     Receipt,
     Replies,
@@ -50,20 +45,12 @@ from convo_cli.export.proof.receipt import (
 )  # fmt: skip
 from convo_cli.export.stated_fields import differing_fields, read_contract
 from convo_cli.runs.model_folder import DIALOGUE_FILE
+from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
 from convo_cli.storage.files import read_file
 from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
 from convo_cli.storage.snapshot import Snapshot
 
 _MAX_RECEIPT_BYTES = 2**20
-_FORMS = {
-    "*.gguf": "gguf",
-    "*.onnx": "onnx",
-    "model.bin": "ctranslate2",
-    "pytorch_model.bin": "legacy",
-    "adapter_model.safetensors": "adapter",
-    "model*.safetensors": "huggingface",
-}
-"""Names of weights by format, for a folder without a receipt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +70,6 @@ class Verified:
     num_files: int = 0
     """Files that equal the manifest."""
     notes: tuple[str, ...] = ()
-    differences: tuple[str, ...] = ()
-    """Always empty, because a difference is an error."""
-    how_to_check: str = ""
 
 
 def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified:
@@ -109,7 +93,7 @@ def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified
         )
     fields = [] if contract is None else list(differing_fields(folder, contract))
     _require_none(folder, damages, fields)
-    name = receipt.export if receipt else _form_of(folder)
+    name = receipt.export if receipt else _format_of(folder)
     verified = Verified(
         folder,
         name,
@@ -158,8 +142,10 @@ def _read_receipt(folder: Path) -> Receipt | None:
         ) from error
 
 
-def _form_of(folder: Path) -> str | None:
-    return next((name for pattern, name in _FORMS.items() if any(folder.glob(pattern))), None)
+def _format_of(folder: Path) -> str | None:
+    """Return the format of a folder without a receipt, by the names of its files of weights."""
+    found = (name for name, form in FORMATS.items() if any(folder.glob(form.about().weights)))
+    return next(found, None)
 
 
 def _not_opened(folder: Path, receipt: Receipt | None, has_manifest: bool) -> str | None:
@@ -182,7 +168,7 @@ def _not_opened(folder: Path, receipt: Receipt | None, has_manifest: bool) -> st
 def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> dict[str, Any]:
     """Open the export in its runtime, and compare what it gives with expected.json."""
     form = FORMATS[receipt.export]
-    about, expected = form.about(), read_expected(folder)
+    about, (answers, inexact) = form.about(), read_expected(folder)
     if missing := missing_modules(about):
         raise UsageError(
             f"{folder}: its files are whole, but {', '.join(missing)}, which opens this export, is "
@@ -193,7 +179,8 @@ def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> di
     place = None if about.merges else _base(folder, base)
     try:
         with BoundedRuntime(form, folder, place) as runtime:
-            return _ask(runtime, expected, receipt, emit)
+            rules = Rules(runtime.opened.name, inexact, receipt.dtype == "fp32")
+            return compare_answers(runtime, answers, rules, "verifying the ids", emit)
     except (DifferenceError, RuntimeFailedError) as error:
         raise CheckpointError(
             f"{folder}: {error.message}",
@@ -201,30 +188,6 @@ def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> di
             f"version of the receipt ({receipt.runtime.version if receipt.runtime else 'none'}), "
             "or export the checkpoint again",
         ) from error
-
-
-def _ask(
-    runtime: BoundedRuntime, expected: Expected, receipt: Receipt, emit: Emit
-) -> dict[str, Any]:
-    opened, prompts, texts = runtime.opened, expected.prompts, expected.texts
-    rules = Rules(opened.name, expected.inexact, receipt.dtype == "fp32")
-    require_stop_ids(opened.stop_ids, expected.stop_ids, rules)
-    ids = runtime.prompt_ids([as_messages(one.turns) for one in prompts])
-    compared = compare_prompts(prompts, ids, rules, 0)
-    hard = compare_texts("a hard text", texts, runtime.text_ids(texts.texts), rules, is_own=True)
-    replies = list[list[int]]()
-    for number, one in enumerate(prompts):
-        emit(Progress("comparing replies", number, len(prompts), "dialogues"))
-        replies += runtime.greedy([one.ids], expected.num_tokens)
-    emit(Progress("comparing replies", len(prompts), len(prompts), "dialogues"))
-    return {
-        "runtime": RuntimeVersion(
-            name=opened.name, version=opened.version, classes=tuple(opened.classes)
-        ),
-        "prompts": compared,
-        "hard_texts": hard,
-        "replies": compare_replies(prompts, replies, rules),
-    }
 
 
 def _base(folder: Path, given: str | None) -> Path:

@@ -37,6 +37,8 @@ def about() -> About:
     return About(
         summary="the adapter of a run with model.lora alone, for peft",
         usage=_USAGE,
+        weights="adapter_model.safetensors",
+        other_names=("lora", "peft"),
         commands=("convo chat {folder} --base PATH  (where its base is)",),
         runs_with=("torch", "transformers", "peft"),
         library="peft",

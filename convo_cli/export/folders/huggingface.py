@@ -28,6 +28,8 @@ def about() -> About:
     return About(
         summary="for today's transformers, vLLM and other servers; convo opens it too",
         usage=_USAGE,
+        weights="model*.safetensors",
+        other_names=("hf", "hugging-face", "transformers", "safetensors", "vllm", "tgi"),
         commands=("convo chat {folder}",),
         dtypes=("fp32", "fp16", "bf16"),
         runs_with=("torch", "transformers"),

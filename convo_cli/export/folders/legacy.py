@@ -48,6 +48,8 @@ def about() -> About:
     return About(
         summary="for transformers before 5 and convmodel",
         usage=_USAGE,
+        weights="pytorch_model.bin",
+        other_names=("convmodel", "bin", "pytorch", "old"),
         remark="pytorch_model.bin is a pickle of tensors, which convo never opens; for convo, "
         "export without --format",
         architectures=frozenset({"gpt2"}),

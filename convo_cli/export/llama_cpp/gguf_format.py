@@ -64,6 +64,8 @@ def about() -> About:
     return About(
         summary="one file for llama.cpp and Ollama",
         usage=_USAGE,
+        weights="*.gguf",
+        other_names=("llama.cpp", "llamacpp", "llama-cpp", "ollama", "ggml"),
         dtypes=("fp32", "fp16", "bf16", "q8_0"),
         architectures=frozenset(FAMILIES),
         tokenizers=frozenset({"byte-level bpe", "sentencepiece bpe", "unigram"}),

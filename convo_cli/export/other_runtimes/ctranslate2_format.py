@@ -66,6 +66,8 @@ def about() -> About:
     return About(
         summary="for CTranslate2, a fast runtime for CPUs and GPUs",
         usage=_USAGE,
+        weights="model.bin",
+        other_names=("ct2", "ctranslate"),
         dtypes=("fp32", "fp16", "bf16", "int8"),
         architectures=frozenset({"gpt2", "gptj", "bloom", "gemma", *_ROTARY}),
         extra="ctranslate2",

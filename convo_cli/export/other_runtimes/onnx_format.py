@@ -80,6 +80,8 @@ def about() -> About:
     return About(
         summary="for ONNX Runtime and programs that use it",
         usage=_USAGE,
+        weights="*.onnx",
+        other_names=("onnxruntime", "ort"),
         dtypes=("fp32", "fp16"),
         architectures=frozenset(_ARCHITECTURES),
         extra="onnx",

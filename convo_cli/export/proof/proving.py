@@ -11,28 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from convo_cli import __version__
-from convo_cli.data.dialogue import as_messages
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice, Progress
 from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
 from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
-from convo_cli.export.proof.differences import (
+from convo_cli.export.proof.answer_comparison import (
     DifferenceError,
     Rules,
+    compare_answers,
     compare_perplexities,
-    compare_prompts,
-    compare_replies,
     compare_texts,
-    require_stop_ids,
 )
-from convo_cli.export.proof.evidence import Evidence, gather_evidence
-from convo_cli.export.proof.expected import write_expected
+from convo_cli.export.proof.checkpoint_answers import CheckpointAnswers, ask_checkpoint
+from convo_cli.export.proof.expected_file import write_expected
 from convo_cli.export.proof.probe_dialogues import scripts_in
-from convo_cli.export.proof.receipt import RECEIPT_FILE, Compared, Receipt, RuntimeVersion
+from convo_cli.export.proof.receipt import Compared, Receipt
 from convo_cli.export.proof.run_data import read_run_data
 from convo_cli.export.source import Source
+from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
 from convo_cli.storage.sealed import file_sha256
 from convo_cli.text.contract import contract_sha256
 
@@ -51,27 +49,28 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
     the runtime, nothing is compared, and the receipt says so.
     """
     about = FORMATS[name].about()
-    missing = missing_modules(about)
+    inexact, missing = _inexact(about, source), missing_modules(about)
     # A merged adapter needs no base.
     base = None if about.merges else source.base
     with ExitStack() as stack:
         runtime = None if missing else stack.enter_context(_open(name, folder, base))
         emit(Progress(_STAGE, 0))
-        evidence = gather_evidence(
+        answers = ask_checkpoint(
             source.generator, read_run_data(source), obeys_defaults=about.uses_generation_config
         )
-        compared: dict[str, Any] = {"absent": _absent(evidence, None)}
+        compared: dict[str, Any] = {}
         if runtime is None:
             emit(Notice(f"export: not checked here: {_how_to_check(about)}", is_warning=True))
         else:
             try:
-                compared = _compare(runtime, evidence, name, source, dtype, emit)
+                compared = _compare(runtime, answers, inexact, dtype, emit)
             except (DifferenceError, RuntimeFailedError) as error:
                 raise CheckpointError(
                     f"nothing was exported: {error.message}", hint=error.hint or _DEFECT
                 ) from error
-            _notice(compared, _inexact(name, source), dtype, emit)
-    write_expected(evidence, _inexact(name, source), folder)
+            _notice(compared, inexact, dtype, emit)
+    write_expected(answers, inexact, folder)
+    compared["absent"] = _absent(answers)
     receipt = _receipt(name, source, dtype, _how_to_check(about), compared)
     text = receipt.model_dump_json(indent=2)
     (folder / RECEIPT_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -92,64 +91,41 @@ def _how_to_check(about: About) -> str:
     return f"{install}, then {HOW_TO_CHECK}" if missing_modules(about) and install else HOW_TO_CHECK
 
 
-def _inexact(name: str, source: Source) -> str | None:
+def _inexact(about: About, source: Source) -> str | None:
     """Return why the runtime reads some texts differently; None if it must not."""
-    inexact = FORMATS[name].about().inexact
+    if about.inexact is None:
+        return None
     tokenizer: Any = source.generator.encoder.tokenizer
-    return None if inexact is None else inexact(json.loads(tokenizer.backend_tokenizer.to_str()))
+    return about.inexact(json.loads(tokenizer.backend_tokenizer.to_str()))
 
 
 def _compare(
     runtime: BoundedRuntime,
-    evidence: Evidence,
-    name: str,
-    source: Source,
+    answers: CheckpointAnswers,
+    inexact: str | None,
     dtype: Dtype,
     emit: Emit,
 ) -> dict[str, Any]:
     """Return the fields of the receipt that the comparison gives."""
-    opened, prompts = runtime.opened, evidence.prompts
-    rules = Rules(opened.name, _inexact(name, source), dtype == "fp32")
-    emit(Notice(f"export: comparing it in {opened.name} with the checkpoint"))
-    require_stop_ids(opened.stop_ids, evidence.stop_ids, rules)
-    found: dict[str, Any] = {
-        "runtime": RuntimeVersion(
-            name=opened.name, version=opened.version, classes=tuple(opened.classes)
-        )
-    }
-    # A template that differs is found by the prompts; they name it better than the texts.
-    found["prompts"] = compare_prompts(
-        prompts,
-        runtime.prompt_ids([as_messages(one.turns) for one in prompts]),
-        rules,
-        evidence.num_prompts_left_out,
-    )
-    hard, trained = evidence.hard_texts, evidence.training_texts
-    found["hard_texts"] = compare_texts(
-        "a hard text", hard, runtime.text_ids(hard.texts), rules, is_own=True
-    )
-    if trained is not None:
+    name, prompts = runtime.opened.name, answers.prompts
+    rules = Rules(name, inexact, dtype == "fp32")
+    emit(Notice(f"export: comparing it in {name} with the checkpoint"))
+    found = compare_answers(runtime, answers, rules, _STAGE, emit)
+    if (trained := answers.training_texts) is not None:
         found["training_texts"] = compare_texts(
             "a training text", trained, runtime.text_ids(trained.texts), rules, is_own=False
         )
-    replies = list[list[int]]()
-    for number, one in enumerate(prompts):
-        emit(Progress(_STAGE, number, len(prompts), "dialogues"))
-        replies += runtime.greedy([one.ids], evidence.num_tokens)
-    emit(Progress(_STAGE, len(prompts), len(prompts), "dialogues"))
-    found["replies"] = compare_replies(prompts, replies, rules)
-    targets = evidence.targets
+    targets = answers.targets
     if targets.nll:
         found["perplexity"] = compare_perplexities(targets, runtime.nll(targets.places), rules)
     found["scripts"] = tuple(sorted(scripts_in(one.turns for one in prompts)))
-    found["absent"] = _absent(evidence, found)
     return found
 
 
-def _absent(evidence: Evidence, found: dict[str, Any] | None) -> dict[str, str]:
+def _absent(answers: CheckpointAnswers) -> dict[str, str]:
     """Return why parts were not compared; replies take the place of missing validation data."""
-    absent = dict(evidence.absent)
-    if evidence.training_texts is None:
+    absent = dict(answers.absent)
+    if answers.training_texts is None:
         absent.setdefault("training_texts", "the training data has no text")
     return absent
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from convo_cli.export.format import Dtype
 
-RECEIPT_FILE = "receipt.json"
 EXPECTED_FILE = "expected.json"
 """Ids of convo's own texts and prompts by the checkpoint, for `convo export FOLDER --verify`."""
 

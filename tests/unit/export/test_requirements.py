@@ -51,8 +51,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["GGUF ", "ollama", "llama.cpp", "ggfu"])
-def test_the_name_that_was_meant_is_suggested(monkeypatch, given):
-    register(monkeypatch, "gguf", ABOUT)
+def test_the_name_that_was_meant_is_suggested(given):
     with pytest.raises(UsageError, match="there is no such format") as caught:
         require_options(given.strip(), None)
     assert str(caught.value.hint).startswith("did you mean --format gguf? (one of huggingface, ")
@@ -190,7 +189,18 @@ def test_an_export_for_another_program_is_named_as_what_it_is(tmp_path):
     assert "\x1b" not in caught.value.message
 
 
-def test_the_receipt_has_the_name_that_other_commands_look_for():
-    from convo_cli.export.proof.receipt import RECEIPT_FILE
+def test_commands_open_the_exports_that_convo_can_chat_with_and_refuse_all_others():
+    opened = {
+        name
+        for name, form in FORMATS.items()
+        if any(command.startswith("convo chat") for command in form.about().commands)
+    }
+    assert opened == other_exports._OPENED
+    assert {"legacy"} == other_exports._PICKLED
 
-    assert RECEIPT_FILE == other_exports.RECEIPT_FILE
+
+def test_each_format_has_names_of_its_own_and_of_its_weights():
+    about = {name: form.about() for name, form in FORMATS.items()}
+    others = [other for one in about.values() for other in one.other_names]
+    assert len({*others, *FORMATS}) == len(others) + len(FORMATS)
+    assert len({one.weights for one in about.values()} - {""}) == len(FORMATS)

@@ -1,4 +1,4 @@
-"""Comparison of what an export gives in its own runtime with the evidence of its checkpoint."""
+"""Comparison of an export in its own runtime with the answers of its checkpoint."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
+from convo_cli.data.dialogue import as_messages
 from convo_cli.errors import CheckpointError
-from convo_cli.export.proof.evidence import Prompt, Targets, Texts
-from convo_cli.export.proof.receipt import Compared, Perplexities, Replies
+from convo_cli.events import Emit, Progress
+from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.proof.checkpoint_answers import Answers, Prompt, Targets, Texts
+from convo_cli.export.proof.receipt import Compared, Perplexities, Replies, RuntimeVersion
 from convo_cli.wording import counted, quoted
 
 _MAX_NLL_DIFFERENCE = 0.01
@@ -32,6 +36,34 @@ class Rules:
     inexact: str | None
     """Why it reads some texts differently, which is then no error; None if it must not."""
     has_exact_weights: bool
+
+
+def compare_answers(
+    runtime: BoundedRuntime, answers: Answers, rules: Rules, stage: str, emit: Emit
+) -> dict[str, Any]:
+    """Ask an open runtime for the answers of its checkpoint; return the fields of a receipt.
+
+    Raises DifferenceError for the first kind of answer that differs. ``stage`` names the progress.
+    """
+    opened, prompts, texts = runtime.opened, answers.prompts, answers.hard_texts
+    require_stop_ids(opened.stop_ids, answers.stop_ids, rules)
+    # First the prompts: they name a template that differs better than the texts do.
+    ids = runtime.prompt_ids([as_messages(one.turns) for one in prompts])
+    found: dict[str, Any] = {
+        "runtime": RuntimeVersion(
+            name=opened.name, version=opened.version, classes=tuple(opened.classes)
+        ),
+        "prompts": compare_prompts(prompts, ids, rules, answers.num_prompts_left_out),
+        "hard_texts": compare_texts(
+            "a hard text", texts, runtime.text_ids(texts.texts), rules, is_own=True
+        ),
+    }
+    replies = list[list[int]]()
+    for number, one in enumerate(prompts):
+        emit(Progress(stage, number, len(prompts), "dialogues"))
+        replies += runtime.greedy([one.ids], answers.num_tokens)
+    emit(Progress(stage, len(prompts), len(prompts), "dialogues"))
+    return {**found, "replies": compare_replies(prompts, replies, rules)}
 
 
 def compare_texts(

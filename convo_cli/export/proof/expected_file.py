@@ -15,7 +15,7 @@ import msgspec
 
 from convo_cli.data.dialogue import Turn, as_messages
 from convo_cli.errors import CheckpointError
-from convo_cli.export.proof.evidence import Evidence, Prompt, Texts
+from convo_cli.export.proof.checkpoint_answers import Answers, Prompt, Texts
 from convo_cli.export.proof.hard_texts import hard_texts
 from convo_cli.export.proof.probe_dialogues import PROBE_DIALOGUES, without_system
 from convo_cli.export.proof.receipt import EXPECTED_FILE
@@ -45,36 +45,29 @@ class _Expected(msgspec.Struct, forbid_unknown_fields=True):
     prompts: dict[str, _Reply]
 
 
-class Expected(msgspec.Struct):
-    """The ids of the texts and dialogues that this convo has, too."""
-
-    texts: Texts
-    prompts: list[Prompt]
-    num_tokens: int
-    stop_ids: list[int]
-    inexact: str | None
-
-
-def write_expected(evidence: Evidence, inexact: str | None, folder: Path) -> None:
-    """Write expected.json."""
-    texts = evidence.hard_texts
+def write_expected(answers: Answers, inexact: str | None, folder: Path) -> None:
+    """Write expected.json; ``inexact`` says why the runtime reads some texts differently."""
+    texts = answers.hard_texts
     values = _Expected(
         version=1,
-        num_tokens=evidence.num_tokens,
-        stop_ids=list(evidence.stop_ids),
+        num_tokens=answers.num_tokens,
+        stop_ids=list(answers.stop_ids),
         inexact=inexact,
         texts={_key(text): list(ids) for text, ids in zip(texts.texts, texts.ids, strict=True)},
         prompts={
             _key_of(one.turns): _Reply(list(one.ids), list(one.reply), sorted(one.ties))
-            for one in evidence.prompts
+            for one in answers.prompts
             if one.is_own
         },
     )
     (folder / EXPECTED_FILE).write_bytes(msgspec.json.encode(values) + b"\n")
 
 
-def read_expected(folder: Path) -> Expected:
-    """Read expected.json; CheckpointError if it is not one, or names no text of this convo."""
+def read_expected(folder: Path) -> tuple[Answers, str | None]:
+    """Return the ids of the texts that this convo has, too, and ``inexact`` of `write_expected`.
+
+    CheckpointError if the file is not what convo writes, or has no text of this convo.
+    """
     file = folder / EXPECTED_FILE
     try:
         values = msgspec.json.decode(read_file(file, _MAX_BYTES), type=_Expected)
@@ -99,7 +92,7 @@ def read_expected(folder: Path) -> Expected:
             f"{file}: it has no text that this version of convo knows",
             hint="export the checkpoint again with this version",
         )
-    return Expected(texts, prompts, values.num_tokens, values.stop_ids, values.inexact)
+    return Answers(texts, prompts, 0, values.num_tokens, values.stop_ids), values.inexact
 
 
 def _known_texts(stated: Mapping[str, list[int]]) -> Texts:

@@ -1,4 +1,4 @@
-"""Evidence: what a checkpoint gives, which its export has to give, too.
+"""Answers of a checkpoint to texts, prompts and targets, which its export has to give, too.
 
 Shapes: T tokens, V entries of the vocabulary.
 """
@@ -73,22 +73,31 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that is compared."""
+class Answers:
+    """Ids of texts, prompts and replies."""
 
     hard_texts: Texts
-    training_texts: Texts | None
     prompts: Sequence[Prompt]
     num_prompts_left_out: int
     num_tokens: int
     """Most tokens of a reply."""
-    targets: Targets
     stop_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointAnswers(Answers):
+    """All that the receipt compares."""
+
+    training_texts: Texts | None
+    targets: Targets
     absent: dict[str, str]
+    """Why a part is not compared, by the name of its field in the receipt."""
 
 
-def gather_evidence(original: Generator, data: RunData, *, obeys_defaults: bool) -> Evidence:
-    """Return what the checkpoint gives; CheckpointError if no test prompt fits its window.
+def ask_checkpoint(
+    original: Generator, data: RunData, *, obeys_defaults: bool
+) -> CheckpointAnswers:
+    """Return the answers of a checkpoint; CheckpointError if no test prompt fits its window.
 
     With ``obeys_defaults``, greedy replies obey the other generation defaults of the checkpoint,
     such as its repetition penalty.
@@ -102,14 +111,14 @@ def gather_evidence(original: Generator, data: RunData, *, obeys_defaults: bool)
     kind: Literal["validation", "replies"] = "validation" if places else "replies"
     places = places or [([*one.ids, *one.reply], len(one.ids)) for one in prompts if one.reply]
     nll = [value for ids, start in places for value in _nll(original, ids, start)]
-    return Evidence(
+    return CheckpointAnswers(
         hard_texts=texts_of(encoder, hard),
-        training_texts=texts_of(encoder, trained) if trained else None,
         prompts=prompts,
         num_prompts_left_out=num_left_out,
         num_tokens=num_tokens,
-        targets=Targets(kind, places, nll),
         stop_ids=encoder.stop_ids,
+        training_texts=texts_of(encoder, trained) if trained else None,
+        targets=Targets(kind, places, nll),
         absent=data.absent,
     )
 
