@@ -6,6 +6,7 @@ what the format's runtime reads from them with the checkpoint, before the folder
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,19 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convo_cli.config.schema import PretrainedModel
-from convo_cli.errors import CheckpointError, first_line
+from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice
 from convo_cli.export.card.markdown import visible
 from convo_cli.export.card.model_card import write_card
+from convo_cli.export.export_places import require_outside, require_usable_name
 from convo_cli.export.format import CARD_FILE, TEMPLATE_FILE, About, Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.proof.proving import prove
 from convo_cli.export.proof.receipt import EXPECTED_FILE, Receipt
 from convo_cli.export.requirements import (
-    missing_package,
     require_options,
-    require_outside,
     require_supported,
+    unusable_package,
 )
 from convo_cli.export.source import Source
 from convo_cli.model.adapters.adapter_files import holds_adapter
@@ -102,6 +103,7 @@ def export_checkpoint(
     """
     about, chosen = require_options(name, dtype, max_shard_bytes=max_shard_bytes)
     require_outside(out, source)
+    require_usable_name(out)
     require_writable(out, force=force)
 
     def export(opened: Snapshot) -> Exported:
@@ -210,10 +212,15 @@ def _written(out: Path) -> tuple[tuple[str, ...], int]:
 
 
 def _write(source: Source, folder: Path, name: str, about: About, dtype: Dtype, emit: Emit) -> None:
+    for module in about.writes_with:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a broken package raises more than ImportError
+            raise unusable_package(name, about, error) from error
     try:
         FORMATS[name].write(source, folder, dtype, emit)
     except ImportError as error:
-        raise missing_package(name, about, first_line(error)) from error
+        raise unusable_package(name, about, error) from error
 
 
 @contextmanager

@@ -86,6 +86,12 @@ class About:
     """Greedy replies of the runtime obey the folder's generation_config.json."""
     objection: Callable[[Mapping[str, Any]], str | None] | None = None
     """Return from config.json why the format cannot hold a model of a supported architecture."""
+    attention_window: Callable[[Mapping[str, Any]], int | None] | None = None
+    """Return from config.json the length from which the runtime computes other values, or None.
+
+    A model attends to so many tokens at most, and the runtime to all. It is refused if its
+    dialogues may be longer.
+    """
     tokenizer_objection: Callable[[Mapping[str, Any]], str | None] | None = None
     """Return from tokenizer.json why the format cannot hold a tokenizer of a supported kind."""
 

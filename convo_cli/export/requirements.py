@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from convo_cli.errors import ModelError, UsageError
+from convo_cli.errors import ModelError, UsageError, first_line
 from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.tokenizer_kinds import TokenizerKind, kind_of
 from convo_cli.runs.directory import RunDirectory
+from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.files import read_file
 from convo_cli.storage.foreign_files import (
     ADAPTER_BASE,
@@ -35,6 +36,7 @@ _OTHER_DTYPES: dict[str, tuple[str, ...]] = {
     "int8": ("i8",),
 }
 """What other programs call the types of weights."""
+_Answer = TypeVar("_Answer")
 _CUTOFF = 0.6
 _LONGEST = 60  # characters of a text of config.json in a message
 
@@ -46,6 +48,8 @@ class _Model(NamedTuple):
     tokenizer: TokenizerKind | None
     tokenizer_json: Mapping[str, Any] | None
     is_adapter: bool
+    max_length: int | None
+    """Tokens of the longest dialogue."""
 
 
 def require_options(
@@ -65,16 +69,16 @@ def require_options(
             ),
         )
     about = form.about()
-    chosen = next((one for one in about.dtypes if one == (dtype or about.dtypes[0])), None)
+    wanted = about.dtypes[0] if dtype is None else dtype
+    chosen = next((one for one in about.dtypes if one == wanted), None)
     if chosen is None:
-        assert dtype is not None, "the default is one of them"
-        others = [other for other, one in FORMATS.items() if dtype in one.about().dtypes]
+        others = [other for other, one in FORMATS.items() if wanted in one.about().dtypes]
         raise UsageError(
-            f"--dtype {quoted(dtype)}: --format {name} writes {_listed(about.dtypes, 'or')}",
-            hint=f"formats that write {dtype}: {', '.join(others)}"
+            f"--dtype {quoted(wanted)}: --format {name} writes {_listed(about.dtypes, 'or')}",
+            hint=f"formats that write {wanted}: {', '.join(others)}"
             if others
             else _suggested(
-                dtype, {known: _OTHER_DTYPES[known] for known in about.dtypes}, "--dtype"
+                wanted, {known: _OTHER_DTYPES[known] for known in about.dtypes}, "--dtype"
             ),
         )
     if max_shard_bytes is not None and not about.shards:
@@ -84,26 +88,28 @@ def require_options(
             hint=f"leave it out (formats that split weights: {able})",
         )
     if missing := [module for module in about.writes_with if find_spec(module) is None]:
-        raise missing_package(name, about, f"not installed: {', '.join(missing)}")
+        raise _missing_package(name, about, missing)
     return about, chosen
 
 
-def require_outside(out: Path, source: Path) -> None:
-    """Raise UsageError if an export would be in the place of its source, or inside it."""
-    place, own = out.resolve(), source.resolve()
-    if place == own:
-        raise UsageError(f"{out}: the source itself", hint="choose another folder")
-    if own in place.parents:
-        raise UsageError(
-            f"{out}: inside {source}, which must stay unchanged", hint="choose another folder"
-        )
-
-
-def missing_package(name: str, about: About, reason: str) -> UsageError:
-    """Return the error that a package for a format is missing or broken, with its install line."""
+def unusable_package(name: str, about: About, error: Exception) -> UsageError:
+    """Return the error that a package which writes a format is installed but fails."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _missing_package(name, about, [error.name])
     packages = _listed(about.writes_with, "and") or "other packages"
     return UsageError(
-        f"--format {name} needs {packages} ({reason})",
+        f"--format {name} needs {packages}, but what is installed cannot be used "
+        f"({first_line(error)})",
+        hint=f"pip install --upgrade --force-reinstall {' '.join(about.writes_with)}"
+        if about.writes_with
+        else None,
+    )
+
+
+def _missing_package(name: str, about: About, modules: Iterable[str]) -> UsageError:
+    packages = _listed(about.writes_with, "and") or "other packages"
+    return UsageError(
+        f"--format {name} needs {packages} (not installed: {', '.join(modules)})",
         hint=f'pip install "convo-cli[{about.extra}]"' if about.extra else None,
     )
 
@@ -145,17 +151,23 @@ def _objection(name: str, model: _Model) -> str | None:
         return f"cannot hold this model: {objection}"
     if (objection := _asked(about.tokenizer_objection, model.tokenizer_json)) is not None:
         return f"cannot hold this tokenizer: {objection}"
+    window = _asked(about.attention_window, model.config)
+    if window is not None and model.max_length is not None and window < model.max_length:
+        return (
+            f"cannot hold this model: its sliding window of {window:,} tokens is shorter than its "
+            f"dialogues, of up to {model.max_length:,}"
+        )
     return None
 
 
 def _asked(
-    objection: Callable[[Mapping[str, Any]], str | None] | None, values: Mapping[str, Any] | None
-) -> str | None:
+    question: Callable[[Mapping[str, Any]], _Answer | None] | None, values: Mapping[str, Any] | None
+) -> _Answer | None:
     """Ask a format about a file; one with other types of values is left to the loading."""
-    if objection is None or values is None:
+    if question is None or values is None:
         return None
     try:
-        return objection(values)
+        return question(values)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -166,9 +178,17 @@ def _read(folder: Path) -> _Model:
     kind: TokenizerKind | None = None
     if tokenizer is not None and isinstance(tokenizer.get("model"), dict):
         kind = kind_of(tokenizer)
+    contract = _json(folder / DIALOGUE_FILE, MAX_CONFIG_BYTES) or {}
+    length = contract.get("max_length")
     # An adapter has the config of its base.
     is_adapter = all((folder / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER_BASE))
-    return _Model(config, kind, tokenizer if kind else None, is_adapter)
+    return _Model(
+        config,
+        kind,
+        tokenizer if kind else None,
+        is_adapter,
+        length if isinstance(length, int) else None,
+    )
 
 
 def _json(file: Path, limit: int) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from convo_cli.errors import (
 from convo_cli.events import Emit
 from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
 from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
+from convo_cli.export.export_places import require_export
 from convo_cli.export.format import Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.manifest_differences import manifest_differences
@@ -78,19 +79,12 @@ def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified
     Raises UsageError if there is no such folder or its runtime is not installed, CheckpointError
     for damaged files and other ids, ChangedError if only fields differ from dialogue.json.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder", hint="give the folder of an export")
+    require_export(folder)
     before, notes = Snapshot.of(folder), list[str]()
     has_manifest = os.path.lexists(folder / MANIFEST_FILE)
     damages = list(manifest_differences(folder, notes, emit)) if has_manifest else []
     contract = read_contract(folder)
     receipt = None if damages else _read_receipt(folder)
-    if contract is None and not has_manifest:
-        raise CheckpointError(
-            f"{folder}: neither {MANIFEST_FILE} nor {DIALOGUE_FILE}, so there is nothing to "
-            "compare it with",
-            hint="give an export of convo",
-        )
     fields = [] if contract is None else list(differing_fields(folder, contract))
     _require_none(folder, damages, fields)
     name = receipt.export if receipt else _format_of(folder)

@@ -99,7 +99,7 @@ def export(
     _export(
         source,
         out,
-        format or _DEFAULT,
+        _DEFAULT if format is None else format,
         dtype,
         None if max_shard_size is None else int(max_shard_size),
         load,
@@ -125,13 +125,15 @@ def _export(
 ) -> None:
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_run_or_checkpoint
-    from convo_cli.export.requirements import require_options, require_outside, require_supported
+    from convo_cli.export.export_places import require_outside, require_usable_name
+    from convo_cli.export.requirements import require_options, require_supported
     from convo_cli.runs.model_folder import require_writable
     from convo_cli.text.bounded.client import start_bounded_process
 
     about, chosen = require_options(name, dtype, max_shard_bytes=max_shard_bytes)
     require_run_or_checkpoint(source, load)
     require_outside(out, source)
+    require_usable_name(out)
     require_writable(out, force=force)
     require_supported(source, name)
     announce(f"exporting {source} (loading PyTorch takes a few seconds)", is_quiet=is_quiet)
@@ -184,7 +186,9 @@ def _verify(
             hint=f"leave out {option}",
         )
     from convo_cli.cli.console import announce
+    from convo_cli.export.export_places import require_export
 
+    require_export(folder)
     announce(f"verifying {folder} (opening it takes a few seconds)", is_quiet=is_quiet)
     from convo_cli.cli.console import print_json, stderr_console
     from convo_cli.cli.views.export_view import show_verified, verified_record

@@ -117,10 +117,9 @@ def receipt_lines(receipt: Receipt, source: str, out: str) -> Iterator[str]:
         )
     if receipt.perplexity is not None:
         both = receipt.perplexity
-        what = "the validation file" if both.data == "validation" else "the checkpoint's replies"
         yield (
-            f"perplexity on {counted(both.num_targets, 'target')} of {what}: {both.export:.4g} "
-            f"(checkpoint: {both.checkpoint:.4g})"
+            f"perplexity on {counted(both.num_targets, 'target')} of {both.data_in_words}: "
+            f"{both.export:.4g} (checkpoint: {both.checkpoint:.4g})"
         )
     for name, words in {**_PARTS, "replies": "replies"}.items():
         part = getattr(receipt, name)

@@ -63,6 +63,7 @@ class RuntimePipe:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(),
+            cwd=sys.prefix,  # a runtime may load plugins from the working folder
             start_new_session=True,  # so that Ctrl-C reaches only this process
         )
         for target in (self._read_answers, self._read_errors):

@@ -10,7 +10,7 @@ from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit
 from convo_cli.export.format import About, Dtype, Runtime
-from convo_cli.export.llama_cpp.gguf_families import FAMILIES, OTHER_FORMAT, objection
+from convo_cli.export.llama_cpp.gguf_families import FAMILIES, OTHER_FORMAT, objection, window_of
 from convo_cli.export.llama_cpp.gguf_metadata import (
     head_size,
     write_dialogue,
@@ -82,6 +82,7 @@ def about() -> About:
             "ollama create {name} -f {folder}/Modelfile && ollama run {name}",
         ),
         objection=objection,
+        attention_window=window_of,
         tokenizer_objection=tokenizer_objection,
     )
 

@@ -78,6 +78,7 @@ def about() -> About:
         tags=("ctranslate2",),
         remark="README.md in the folder shows a program that runs the model",
         objection=_objection,
+        attention_window=_window,
     )
 
 
@@ -175,6 +176,11 @@ def _require_window(config: Any, max_length: int) -> None:
             hint="use --format gguf or --format onnx",
         )
     config.sliding_window = None
+
+
+def _window(config: Mapping[str, Any]) -> int | None:
+    window = config.get("sliding_window")
+    return int(window) if window and config.get("use_sliding_window", True) else None
 
 
 def _objection(config: Mapping[str, Any]) -> str | None:

@@ -150,7 +150,7 @@ def _notice(compared: dict[str, Any], inexact: str | None, dtype: Dtype, emit: E
         if perplexity is not None:
             message += (
                 f"; perplexity {perplexity.export:.4g} instead of {perplexity.checkpoint:.4g} on "
-                f"{perplexity.num_targets:,} targets of {perplexity.data}"
+                f"{perplexity.num_targets:,} targets of {perplexity.data_in_words}"
             )
         emit(Notice(message))
 

@@ -49,6 +49,11 @@ class Perplexities(_Part):
     checkpoint: float
     export: float
 
+    @property
+    def data_in_words(self) -> str:
+        """Name the data for people."""
+        return "the validation data" if self.data == "validation" else "the checkpoint's replies"
+
 
 class RuntimeVersion(_Part):
     """The program that opened the export."""

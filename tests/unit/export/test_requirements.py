@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from convo_cli.errors import ModelError, UsageError
+from convo_cli.export.export_places import require_outside
 from convo_cli.export.format import About
 from convo_cli.export.formats import FORMATS
-from convo_cli.export.requirements import require_options, require_outside, require_supported
+from convo_cli.export.requirements import require_options, require_supported, unusable_package
 from convo_cli.runs.provenance import other_exports
 
 ABOUT = About(
@@ -26,6 +27,8 @@ ABOUT = About(
     writes_with=("json", "no_such_package"),
 )
 BYTE_LEVEL = {"model": {"type": "BPE", "merges": []}, "decoder": {"type": "ByteLevel"}}
+INSTALL = 'pip install "convo-cli[tiny]"'
+REPAIR = "pip install --upgrade --force-reinstall json no_such_package"
 UNIGRAM = {"model": {"type": "Unigram"}}
 
 
@@ -75,6 +78,7 @@ def test_the_first_type_of_weights_is_the_default():
         ("q8_0", "formats that write q8_0: eight"),
         ("float16", "did you mean --dtype fp16? (one of fp32, fp16)"),
         ("double", "give one of fp32, fp16"),
+        ("", "give one of fp32, fp16"),  # an empty variable of a shell
     ],
 )
 def test_a_type_of_weights_that_the_format_lacks(monkeypatch, tiny, dtype, hint):
@@ -95,6 +99,38 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(tiny):
     )
     assert caught.value.hint == 'pip install "convo-cli[tiny]"'
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "hint"),
+    [
+        (ImportError("cannot import name 'x'"), "cannot be used (cannot import name 'x')", REPAIR),
+        (OSError("libgomp.so.1: cannot open"), "cannot be used (libgomp.so.1: cannot op", REPAIR),
+        (ModuleNotFoundError("", name="part"), "(not installed: part)", INSTALL),
+    ],
+)
+def test_a_package_that_is_broken_is_not_called_missing(error, says, hint):
+    found = unusable_package("tiny", ABOUT, error)
+    assert says in found.message
+    assert found.hint == hint
+
+
+@pytest.mark.parametrize("name", ["ctranslate2", "gguf"])
+def test_a_window_narrower_than_the_dialogues_is_refused_unloaded(folder, name):
+    words = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    tokenizer = {**BYTE_LEVEL, "pre_tokenizer": words}
+    config = {"model_type": "mistral", "sliding_window": 127}
+    place = folder(config, tokenizer)
+    (place / "dialogue.json").write_text('{"max_length": 127}')
+    require_supported(place, name)
+    (place / "dialogue.json").write_text('{"max_length": 128}')
+    with pytest.raises(ModelError, match="window of 127 tokens is shorter than its d") as caught:
+        require_supported(place, name)
+    assert "onnx" in str(caught.value.hint)
+    assert "gguf" not in str(caught.value.hint)
+    require_supported(folder({**config, "sliding_window": None}, tokenizer), name)
+    qwen = {"model_type": "qwen2", "sliding_window": 8, "use_sliding_window": False}
+    require_supported(folder(qwen, tokenizer), name)
 
 
 def test_one_file_of_weights_is_not_split(monkeypatch):

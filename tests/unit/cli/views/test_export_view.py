@@ -68,7 +68,7 @@ def test_a_rounded_export_states_agreement_perplexities_and_the_first_difference
             "texts, 12 prompts, 216 of 288 reply tokens (75.0%)"
         ),
         "1 of 12 replies differs only where two tokens are as likely",
-        "perplexity on 300 targets of the validation file: 12.46 (checkpoint: 12.3)",
+        "perplexity on 300 targets of the validation data: 12.46 (checkpoint: 12.3)",
         "first difference in the replies: prompt 3",
     ]
 
