@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from tests.cases import has_room_in_memory
+from tests.direct_runtimes import DirectRuntime
 
 if TYPE_CHECKING:
     from convo_cli.config.schema import RunConfig
@@ -50,6 +51,20 @@ def pytest_configure() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sentencepiece  # noqa: F401
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtimes_in_this_process() -> Iterator[None]:
+    """Open exports without another process, which would import PyTorch again.
+
+    `tests/unit/export/bounded/test_bounded_runtime.py` and every command in a process of its own
+    start the real one.
+    """
+    from convo_cli.export.bounded import bounded_runtime
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounded_runtime, "BoundedRuntime", DirectRuntime)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,21 @@ from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import Format
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what libraries print and warn of, as the process does."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 class DirectRuntime:
     """Answers as `BoundedRuntime` does, without its limits."""
 
     def __init__(self, form: Format, folder: Path, base: Path | None) -> None:
         try:
-            self._runtime: Any = form.open_runtime(folder, base)
+            with _silent():
+                self._runtime: Any = form.open_runtime(folder, base)
         except Exception as error:
             raise RuntimeFailedError(f"it cannot be opened or used ({error})") from error
 
@@ -33,19 +46,23 @@ class DirectRuntime:
         return Opened(one.name, one.version, classes, list(one.stop_ids))
 
     def text_ids(self, texts):
-        return [list(self._runtime.text_ids(text)) for text in texts]
+        with _silent():
+            return [list(self._runtime.text_ids(text)) for text in texts]
 
     def prompt_ids(self, dialogues):
         return [self._prompt(one) for one in dialogues]
 
     def _prompt(self, messages):
         try:
-            return list(self._runtime.prompt_ids(messages))
+            with _silent():
+                return list(self._runtime.prompt_ids(messages))
         except Exception as error:  # noqa: BLE001  (template engines raise many types)
             return str(error)
 
     def greedy(self, prompts, num_tokens):
-        return [list(self._runtime.greedy(ids, num_tokens)) for ids in prompts]
+        with _silent():
+            return [list(self._runtime.greedy(ids, num_tokens)) for ids in prompts]
 
     def nll(self, targets):
-        return [list(self._runtime.nll(ids, start)) for ids, start in targets]
+        with _silent():
+            return [list(self._runtime.nll(ids, start)) for ids, start in targets]

@@ -24,7 +24,7 @@ from convo_cli.errors import (
     typeable,
 )  # fmt: skip
 from convo_cli.events import Emit
-from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded import bounded_runtime
 from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.export_places import require_export
 from convo_cli.export.format import Dtype
@@ -172,7 +172,7 @@ def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> di
         )
     place = None if about.merges else _base(folder, base)
     try:
-        with BoundedRuntime(form, folder, place) as runtime:
+        with bounded_runtime.BoundedRuntime(form, folder, place) as runtime:
             rules = Rules(runtime.opened.name, inexact, receipt.dtype == "fp32")
             return compare_answers(runtime, answers, rules, "verifying the ids", emit)
     except (DifferenceError, RuntimeFailedError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded import bounded_runtime
 from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.folders import folder_tokenizer
 from convo_cli.text.encoder import DialogueEncoder
@@ -100,7 +100,7 @@ def reads_alike(folder: Path, encoder: DialogueEncoder) -> bool:
     texts = [f"{end}{text}" for text in plain]
     expected: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     try:
-        with BoundedRuntime(folder_tokenizer, folder, None) as runtime:
+        with bounded_runtime.BoundedRuntime(folder_tokenizer, folder, None) as runtime:
             return runtime.text_ids(texts) == expected
     except RuntimeFailedError:
         return False

@@ -13,7 +13,7 @@ from typing import Any
 from convo_cli import __version__
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Notice, Progress
-from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.bounded import bounded_runtime
 from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
@@ -82,8 +82,8 @@ def missing_modules(about: About) -> list[str]:
     return [module for module in about.runs_with if find_spec(module) is None]
 
 
-def _open(name: str, folder: Path, base: Path | None) -> BoundedRuntime:
-    return BoundedRuntime(FORMATS[name], folder, base)
+def _open(name: str, folder: Path, base: Path | None) -> bounded_runtime.BoundedRuntime:
+    return bounded_runtime.BoundedRuntime(FORMATS[name], folder, base)
 
 
 def _how_to_check(about: About) -> str:
@@ -100,7 +100,7 @@ def _inexact(about: About, source: Source) -> str | None:
 
 
 def _compare(
-    runtime: BoundedRuntime,
+    runtime: bounded_runtime.BoundedRuntime,
     answers: CheckpointAnswers,
     inexact: str | None,
     dtype: Dtype,

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from convo_cli.config.schema import GenerationSettings, ScratchConfig, TrainingConfig
-from convo_cli.export import verifying
-from convo_cli.export.proof import proving
 from convo_cli.model.create import build_scratch_model
 from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.runs.directory import RunDirectory
@@ -15,16 +13,6 @@ from convo_cli.text.spiece.piece_model import SpieceFile
 from convo_cli.training.optim import make_optimizer
 from convo_cli.training.saving import save_checkpoint
 from convo_cli.training.state import TrainState
-from tests.direct_runtimes import DirectRuntime
-
-
-@pytest.fixture(scope="session", autouse=True)
-def runtimes_in_this_process():
-    """Open exports without another process; bounded/test_bounded_runtime.py starts one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proving, "BoundedRuntime", DirectRuntime)
-        patch.setattr(verifying, "BoundedRuntime", DirectRuntime)
-        yield
 
 
 @pytest.fixture(scope="session")

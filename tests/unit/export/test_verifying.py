@@ -9,6 +9,7 @@ import pytest
 
 from convo_cli.errors import ChangedError, CheckpointError, UsageError
 from convo_cli.export import verifying
+from convo_cli.export.bounded import bounded_runtime
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.verifying import verify_folder
 from tests.sealed import seal_again
@@ -32,7 +33,7 @@ def never_opened(monkeypatch):
     def refuse(*_):
         raise AssertionError("it was opened")
 
-    monkeypatch.setattr(verifying, "BoundedRuntime", refuse)
+    monkeypatch.setattr(bounded_runtime, "BoundedRuntime", refuse)
 
 
 def verify(folder):
