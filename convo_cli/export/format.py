@@ -19,12 +19,25 @@ if TYPE_CHECKING:
 
 TEMPLATE_FILE = "chat_template.jinja"
 CARD_FILE = "README.md"
+TIE = 1e-3
+"""Two logits that are closer are a tie for a runtime that computes in fp32."""
 
 Dtype = Literal["fp32", "fp16", "bf16", "q8_0", "int8"]
 """How an export stores weights; only fp32 holds those of a checkpoint exactly.
 
 q8_0 are the 8-bit blocks of llama.cpp, int8 the 8-bit rows of CTranslate2.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class OtherReading:
+    """A text or prompt that the runtime reads with other ids than the checkpoint."""
+
+    texts: Sequence[str]
+    """The text, or those of the prompt's turns."""
+    is_prompt: bool
+    ids: Sequence[int]
+    wanted: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +68,13 @@ class About:
     The receipt then states how many texts differ. With any other tokenizer, a text with other ids
     is an error.
     """
+    explains: Callable[[Mapping[str, Any], OtherReading], bool] | None = None
+    """Return from tokenizer.json whether a text is one of those that ``inexact`` names.
+
+    Any other text with other ids is an error, as a damaged vocabulary gives it.
+    """
+    tie: Callable[[Mapping[str, Any]], float] = lambda _: TIE
+    """Return from config.json which difference of two logits the runtime's rounding may decide."""
     extra: str | None = None
     """The extra of convo that writes it, and the modules that this installs."""
     writes_with: tuple[str, ...] = ()

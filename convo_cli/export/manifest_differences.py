@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def manifest_differences(folder: Path, notes: list[str], emit: Emit) -> Iterator
         emit(Progress("verifying the files", number, total))
         file, shown = folder / name, on_one_line(name)
         try:
-            real = file.resolve()
+            real = Path(os.path.realpath(file))
             actual = real.stat().st_size
             if actual != size:
                 found = f"{shown}: {actual:,} bytes instead of {size:,}"
@@ -33,7 +34,9 @@ def manifest_differences(folder: Path, notes: list[str], emit: Emit) -> Iterator
                 continue
         except FileNotFoundError:
             found = f"{shown}: missing"
-        except (UnsafeFileError, OSError, RuntimeError) as error:
+        except PermissionError:
+            raise
+        except (UnsafeFileError, OSError) as error:
             found = f"{shown}: cannot be read ({getattr(error, 'strerror', None) or error})"
         if name == CARD_FILE:
             notes.append(f"{found}, which is no fault: it is the model card")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from convo_cli.errors import ChangedError, CheckpointError, ConvoError
 from convo_cli.export.format import TEMPLATE_FILE
 from convo_cli.runs.model_folder import DIALOGUE_FILE
-from convo_cli.storage.files import read_file
+from convo_cli.storage.files import read_linked
 from convo_cli.storage.foreign_files import MAX_CONFIG_BYTES
 from convo_cli.text.contract import DialogueContract, load_encoder
 from convo_cli.text.templates.template import as_before_parts
@@ -29,9 +29,11 @@ def read_contract(folder: Path) -> DialogueContract | None:
     """Return the contract of a folder; None without one, CheckpointError if it cannot be read."""
     file = folder / DIALOGUE_FILE
     try:
-        return DialogueContract.model_validate_json(read_file(file, MAX_CONFIG_BYTES))
+        return DialogueContract.model_validate_json(read_linked(file, MAX_CONFIG_BYTES))
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise
     except (ValidationError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(
@@ -44,10 +46,12 @@ def differing_fields(folder: Path, contract: DialogueContract) -> Iterator[str]:
     for name, check in _CHECKS.items():
         file = folder / name
         try:
-            content = read_file(file.resolve(), MAX_CONFIG_BYTES).decode()
+            content = read_linked(file, MAX_CONFIG_BYTES).decode()
             yield from (f"{name}: {one}" for one in check(content, contract))
         except FileNotFoundError:
             continue
+        except PermissionError:
+            raise
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             yield f"{name}: cannot be read ({quoted(str(error), 200)[1:-1]})"
     if (folder / "tokenizer.json").is_file():

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from convo_cli.config.schema import PretrainedModel
 from convo_cli.errors import (
     ChangedError,
@@ -37,21 +35,17 @@ from convo_cli.export.proof.answer_comparison import (
 )
 from convo_cli.export.proof.expected_file import read_expected
 from convo_cli.export.proof.proving import missing_modules
-from convo_cli.export.proof.receipt import (
-    EXPECTED_FILE,
-    Compared,
-    Receipt,
-    Replies,
-    RuntimeVersion,
-)  # fmt: skip
+from convo_cli.export.proof.receipt import Compared, Receipt, Replies, RuntimeVersion
 from convo_cli.export.stated_fields import differing_fields, read_contract
+from convo_cli.export.stated_receipt import (
+    form_of,
+    read_receipt,
+    reason_not_to_open,
+    receipt_differences,
+)
 from convo_cli.runs.model_folder import DIALOGUE_FILE
-from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
-from convo_cli.storage.files import read_file
 from convo_cli.storage.sealed import MANIFEST_FILE, read_manifest
 from convo_cli.storage.snapshot import Snapshot
-
-_MAX_RECEIPT_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ class Verified:
 def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified:
     """Compare an export with its manifest, its dialogue.json and its expected ids.
 
-    Raises UsageError if there is no such folder or its runtime is not installed, CheckpointError
+    Raises UsageError if it is no export or its runtime is not installed, CheckpointError
     for damaged files and other ids, ChangedError if only fields differ from dialogue.json.
     """
     require_export(folder)
@@ -84,10 +78,12 @@ def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified
     has_manifest = os.path.lexists(folder / MANIFEST_FILE)
     damages = list(manifest_differences(folder, notes, emit)) if has_manifest else []
     contract = read_contract(folder)
-    receipt = None if damages else _read_receipt(folder)
+    receipt = None if damages else read_receipt(folder)
     fields = [] if contract is None else list(differing_fields(folder, contract))
+    if receipt is not None and has_manifest:
+        damages += receipt_differences(folder, receipt, contract)
     _require_none(folder, damages, fields)
-    name = receipt.export if receipt else _format_of(folder)
+    name = receipt.export if receipt else form_of(folder)
     verified = Verified(
         folder,
         name,
@@ -95,7 +91,7 @@ def verify_folder(folder: Path, emit: Emit, base: str | None = None) -> Verified
         receipt,
         num_files=len(read_manifest(folder, may_be_link=True)) if has_manifest else 0,
     )
-    if (reason := _not_opened(folder, receipt, has_manifest)) is not None:
+    if (reason := reason_not_to_open(folder, receipt, has_manifest)) is not None:
         return replace(verified, notes=(*notes, reason))
     assert receipt is not None, "else it is not opened"
     opened = _compare(folder, receipt, base, emit)
@@ -122,43 +118,6 @@ def _require_none(folder: Path, damages: Sequence[str], fields: Sequence[str]) -
     )
 
 
-def _read_receipt(folder: Path) -> Receipt | None:
-    file = folder / RECEIPT_FILE
-    try:
-        return Receipt.model_validate_json(read_file(file, _MAX_RECEIPT_BYTES))
-    except FileNotFoundError:
-        return None
-    except (ValidationError, OSError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise CheckpointError(
-            f"{file}: not a receipt of this version of convo ({first})",
-            hint="export the checkpoint again",
-        ) from error
-
-
-def _format_of(folder: Path) -> str | None:
-    """Return the format of a folder without a receipt, by the names of its files of weights."""
-    found = (name for name, form in FORMATS.items() if any(folder.glob(form.about().weights)))
-    return next(found, None)
-
-
-def _not_opened(folder: Path, receipt: Receipt | None, has_manifest: bool) -> str | None:
-    """Return why an export is not opened in its runtime."""
-    if not has_manifest:
-        return (
-            f"there is no {MANIFEST_FILE}, so convo cannot know that it wrote these weights, and "
-            "does not open them"
-        )
-    if receipt is None or not (folder / EXPECTED_FILE).is_file():
-        return (
-            "an earlier version of convo wrote this export, without a receipt: its files are "
-            "whole, but there are no ids to compare with; export the checkpoint again for them"
-        )
-    if receipt.export not in FORMATS:
-        return "this version of convo does not know the format of the receipt"
-    return None
-
-
 def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> dict[str, Any]:
     """Open the export in its runtime, and compare what it gives with expected.json."""
     form = FORMATS[receipt.export]
@@ -174,7 +133,10 @@ def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> di
     try:
         with bounded_runtime.BoundedRuntime(form, folder, place) as runtime:
             rules = Rules(runtime.opened.name, inexact, receipt.dtype == "fp32")
-            return compare_answers(runtime, answers, rules, "verifying the ids", emit)
+            found = compare_answers(runtime, answers, rules, "verifying the ids", emit)
+            for part in ("prompts", "hard_texts"):
+                _require_no_more(getattr(receipt, part), found[part], rules.runtime)
+            return found
     except (DifferenceError, RuntimeFailedError) as error:
         raise CheckpointError(
             f"{folder}: {error.message}",
@@ -182,6 +144,13 @@ def _compare(folder: Path, receipt: Receipt, base: str | None, emit: Emit) -> di
             f"version of the receipt ({receipt.runtime.version if receipt.runtime else 'none'}), "
             "or export the checkpoint again",
         ) from error
+
+
+def _require_no_more(stated: Compared | None, found: Compared, runtime: str) -> None:
+    """Raise DifferenceError if more texts differ than a receipt states."""
+    allowed = stated.num - stated.num_equal if stated else 0
+    if found.num - found.num_equal > allowed:
+        raise DifferenceError(f"in {runtime}, {found.first_difference}")
 
 
 def _base(folder: Path, given: str | None) -> Path:

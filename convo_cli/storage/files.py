@@ -139,6 +139,11 @@ def read_file(path: Path, limit: int = MAX_READ_BYTES) -> bytes:
     return b"".join(blocks)
 
 
+def read_linked(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
+    """Read a text file as `read_file` does, also through a link, as in the hub's cache."""
+    return read_file(Path(os.path.realpath(path)), max_bytes)
+
+
 def read_lines(file: BinaryIO, limit: int = MAX_READ_BYTES) -> Iterator[bytes]:
     """Yield the lines of an open file; UnsafeFileError for a line of more than ``limit`` bytes."""
     while line := file.readline(limit + 1):

@@ -83,15 +83,17 @@ def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, Seal]:
     file = path / MANIFEST_FILE
     try:
         with _read_errors(file):
-            manifest = json.loads(read_file(file.resolve() if may_be_link else file))
+            manifest = json.loads(read_file(Path(os.path.realpath(file)) if may_be_link else file))
         version = manifest.get("format")
         files = {
             str(name): (int(entry["size"]), str(entry["sha256"]))
             for name, entry in manifest["files"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+    ) as error:  # fmt: skip
         raise _damage(f"{file}: not a readable manifest ({error})") from error
-    if outside := [name for name in files if not name or Path(name).name != name]:
+    if outside := [name for name in files if not _is_name(name)]:
         raise _damage(
             f"{file}: not a readable manifest ({quoted(outside[0], 100)} is not the name of a file "
             "beside it)"
@@ -102,6 +104,12 @@ def read_manifest(path: Path, *, may_be_link: bool = False) -> dict[str, Seal]:
             hint="open it with the convo that wrote it",
         )
     return files
+
+
+def _is_name(name: str) -> bool:
+    """Return whether a text can be the name of a file in a folder."""
+    is_text = not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in name)
+    return name not in ("", "..") and Path(name).name == name and is_text
 
 
 def file_sha256(path: Path) -> str:
@@ -119,7 +127,7 @@ def _sha256(file: Any) -> str:
 
 def _verify(file: Path, size: int, digest: str, *, may_be_link: bool = False) -> None:
     with _read_errors(file):
-        real = file.resolve() if may_be_link else file
+        real = Path(os.path.realpath(file)) if may_be_link else file
         require_regular(real)
         actual = real.lstat().st_size
         if actual != size:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from convo_cli.errors import ChangedError
 
-_ENDINGS = {".json", ".safetensors", ".model", ".txt", ".jinja", ""}
+_ENDINGS = {
+    ".json", ".safetensors", ".model", ".txt", ".jinja", "", ".gguf", ".bin", ".onnx", ".data",
+}  # fmt: skip
 """Suffixes of files from which models, tokenizers and caches are read; a log that grows next to
 them is ignored.
 """

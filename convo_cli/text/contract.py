@@ -71,7 +71,12 @@ def contract_of(encoder: DialogueEncoder) -> DialogueContract:
 
 def contract_sha256(encoder: DialogueEncoder) -> str:
     """Return one number for the whole contract: equal if two models read dialogues alike."""
-    values = contract_of(encoder).model_dump(mode="json")
+    return sha256_of(contract_of(encoder))
+
+
+def sha256_of(contract: DialogueContract) -> str:
+    """Return the number of a contract that was read."""
+    values = contract.model_dump(mode="json")
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

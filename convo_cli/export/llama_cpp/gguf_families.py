@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from convo_cli.export.format import TIE
 from convo_cli.export.llama_cpp.gguf_rope import rope_objection
 
 Layout = Literal["as stored", "conv1d", "rotary pairs", "norms from one"]
@@ -23,6 +24,8 @@ _SILU = ("silu", "swish")
 _LAYERS_OF_27B = 46
 """By this number llama.cpp knows the one Gemma 2 that divides by another number."""
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+_GELU_TIE = 1e-2
+"""llama.cpp reads GELU from a table of 16-bit values: 2.4e-3 nats in a target of a random GPT-2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +205,12 @@ def objection(config: Mapping[str, Any]) -> str | None:
     if family.also is not None and (reason := family.also(config)):
         return reason
     return rope_objection(config, allows_part=family.rotates_part) if family.rotates else None
+
+
+def tie_of(config: Mapping[str, Any]) -> float:
+    """Return which difference of two logits llama.cpp's rounding may decide."""
+    settings = FAMILIES[str(config["model_type"])].fixed.values()
+    return _GELU_TIE if any(_TANH_GELU[0] in allowed for allowed in settings) else TIE
 
 
 def window_of(config: Mapping[str, Any]) -> int | None:

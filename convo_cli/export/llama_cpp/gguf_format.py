@@ -10,7 +10,13 @@ from convo_cli.data.dialogue import Turn
 from convo_cli.errors import ModelError
 from convo_cli.events import Emit
 from convo_cli.export.format import About, Dtype, Runtime
-from convo_cli.export.llama_cpp.gguf_families import FAMILIES, OTHER_FORMAT, objection, window_of
+from convo_cli.export.llama_cpp.gguf_families import (
+    FAMILIES,
+    OTHER_FORMAT,
+    objection,
+    tie_of,
+    window_of,
+)
 from convo_cli.export.llama_cpp.gguf_metadata import (
     head_size,
     write_dialogue,
@@ -26,6 +32,7 @@ from convo_cli.export.llama_cpp.gguf_tensors import (
     write_values,
 )
 from convo_cli.export.llama_cpp.gguf_text_rules import (
+    explains,
     inexact,
     puts_first_space,
     tokenizer_objection,
@@ -70,6 +77,8 @@ def about() -> About:
         architectures=frozenset(FAMILIES),
         tokenizers=frozenset({"byte-level bpe", "sentencepiece bpe", "unigram"}),
         inexact=inexact,
+        explains=explains,
+        tie=tie_of,
         extra="gguf",
         writes_with=("gguf",),
         runs_with=("xllamacpp",),

@@ -7,12 +7,17 @@ because llama.cpp cuts words with combining marks differently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convo_cli.export.format import OtherReading
 from convo_cli.export.tokenizer_kinds import kind_of
 
 SPACE_MARK = "▁"
+_BYTE_ORDER_MARK = "\ufeff"
+_SAME_SCORE = 1e-5
+"""Relative difference of two scores that llama.cpp's sums in fp32 do not tell apart."""
 _NFC = {"type": "NFC"}
 _LINES = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -83,6 +88,32 @@ def inexact(spec: Mapping[str, Any]) -> str | None:
     if spec.get("normalizer") == _NFC:
         return "texts that are not in the normal form NFC"
     return None
+
+
+def explains(spec: Mapping[str, Any], reading: OtherReading) -> bool:
+    """Return whether a text is one of those that `inexact` names."""
+    texts = reading.texts
+    if kind_of(dict(spec)) == "unigram":
+        is_marked = any(SPACE_MARK in text or text.startswith(_BYTE_ORDER_MARK) for text in texts)
+        return is_marked or _is_as_likely(spec, reading.ids, reading.wanted)
+    if puts_first_space(spec):
+        return not reading.is_prompt  # a special token precedes each text of a prompt
+    if spec.get("normalizer") == _NFC:
+        return not all(unicodedata.is_normalized("NFC", text) for text in texts)
+    return False
+
+
+def _is_as_likely(spec: Mapping[str, Any], ids: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Return whether a unigram model has two cuts of one text with the same score."""
+    pieces = {index: tuple(piece) for index, piece in enumerate(spec["model"]["vocab"])}
+    pieces |= {one["id"]: (one["content"], 0.0) for one in spec.get("added_tokens") or ()}
+    if any(index not in pieces for index in (*ids, *wanted)):
+        return False
+    cuts = [[pieces[index] for index in cut] for cut in (ids, wanted)]
+    (text, score), (other, wanted_score) = (
+        ("".join(piece for piece, _ in cut), sum(score for _, score in cut)) for cut in cuts
+    )
+    return text == other and abs(score - wanted_score) < _SAME_SCORE * max(1.0, abs(wanted_score))
 
 
 def pre_tokenizer_of(spec: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -12,6 +12,7 @@ from convo_cli.data.dialogue import as_messages
 from convo_cli.errors import CheckpointError
 from convo_cli.events import Emit, Progress
 from convo_cli.export.bounded.bounded_runtime import BoundedRuntime
+from convo_cli.export.format import OtherReading
 from convo_cli.export.proof.checkpoint_answers import Answers, Prompt, Targets, Texts
 from convo_cli.export.proof.receipt import Compared, Perplexities, Replies, RuntimeVersion
 from convo_cli.wording import counted, quoted
@@ -36,6 +37,12 @@ class Rules:
     inexact: str | None
     """Why it reads some texts differently, which is then no error; None if it must not."""
     has_exact_weights: bool
+    explains: Callable[[OtherReading], bool] = lambda _: True
+    """Return whether a text is one of those that ``inexact`` names."""
+
+    def allow(self, reading: OtherReading) -> bool:
+        """Return whether other ids are no error."""
+        return self.inexact is not None and self.explains(reading)
 
 
 def compare_answers(
@@ -46,7 +53,7 @@ def compare_answers(
     Raises DifferenceError for the first kind of answer that differs. ``stage`` names the progress.
     """
     opened, prompts, texts = runtime.opened, answers.prompts, answers.hard_texts
-    require_stop_ids(opened.stop_ids, answers.stop_ids, rules)
+    require_stop_ids(opened.stop_ids, answers.stop_ids, texts, rules)
     # First the prompts: they name a template that differs better than the texts do.
     ids = runtime.prompt_ids([as_messages(one.turns) for one in prompts])
     found: dict[str, Any] = {
@@ -70,20 +77,21 @@ def compare_texts(
     what: str, texts: Texts, found: Sequence[Sequence[int]], rules: Rules, *, is_own: bool
 ) -> Compared:
     """Compare ids of texts; only a text of convo's own (``is_own``) is quoted."""
-    differences = [
-        (f"{what} ({name})" + (f" {quoted(text)}" if is_own else ""), ids, wanted)
-        for name, text, ids, wanted in zip(texts.names, texts.texts, found, texts.ids, strict=True)
-        if list(ids) != list(wanted)
-    ]
-    first = _difference(*differences[0]) if differences else None
-    if first and rules.inexact is None:
-        raise DifferenceError(f"in {rules.runtime}, {first}{_others(len(differences))}")
+    differences, faults = list[str](), list[str]()
+    for name, text, ids, wanted in zip(texts.names, texts.texts, found, texts.ids, strict=True):
+        if list(ids) != list(wanted):
+            quotation = f" {quoted(text)}" if is_own else ""
+            differences.append(_difference(f"{what} ({name}){quotation}", ids, wanted))
+            if not rules.allow(OtherReading([text], False, ids, wanted)):
+                faults.append(differences[-1])
+    if faults:
+        raise DifferenceError(f"in {rules.runtime}, {faults[0]}{_others(len(faults))}")
     num = len(texts.ids)
     return Compared(
         num=num,
         num_equal=num - len(differences),
         num_left_out=texts.num_left_out,
-        first_difference=first,
+        first_difference=differences[0] if differences else None,
     )
 
 
@@ -91,15 +99,18 @@ def compare_prompts(
     prompts: Sequence[Prompt], found: Sequence[Sequence[int] | str], rules: Rules, num_left_out: int
 ) -> Compared:
     """Compare ids of rendered prompts; a refusal by the runtime's template engine is an error."""
-    differences = list[str]()
+    differences, faults = list[str](), list[str]()
     for prompt, ids in zip(prompts, found, strict=True):
         what = f"the prompt of {_named(prompt)}"
         if isinstance(ids, str):
             raise DifferenceError(f"in {rules.runtime}, {what} is refused ({ids})")
         if list(ids) != list(prompt.ids):
             differences.append(_difference(what, ids, prompt.ids))
-    if differences and rules.inexact is None:
-        raise DifferenceError(f"in {rules.runtime}, {differences[0]}{_others(len(differences))}")
+            texts = [turn.text for turn in prompt.turns]
+            if not rules.allow(OtherReading(texts, True, ids, prompt.ids)):
+                faults.append(differences[-1])
+    if faults:
+        raise DifferenceError(f"in {rules.runtime}, {faults[0]}{_others(len(faults))}")
     return Compared(
         num=len(prompts),
         num_equal=len(prompts) - len(differences),
@@ -155,12 +166,22 @@ def compare_perplexities(
     return result
 
 
-def require_stop_ids(found: Sequence[int], wanted: Sequence[int], rules: Rules) -> None:
-    """Raise DifferenceError if the runtime does not end a reply where the checkpoint does."""
+def require_stop_ids(
+    found: Sequence[int], wanted: Sequence[int], texts: Texts, rules: Rules
+) -> None:
+    """Raise DifferenceError if the runtime does not end a reply where the checkpoint does.
+
+    It may know more tokens that end a reply, by their names, but not those of ordinary texts.
+    """
     if missing := sorted({*wanted} - {*found}):
         raise DifferenceError(
             f"in {rules.runtime}, a reply ends with ids {sorted(found)[:8]}, but not with "
             f"{missing}, which ends those of the checkpoint"
+        )
+    of_texts = {one for ids in texts.ids for one in ids}
+    if wrong := sorted(({*found} - {*wanted}) & of_texts):
+        raise DifferenceError(
+            f"in {rules.runtime}, a reply also ends with id {wrong[0]}, which is a piece of text"
         )
 
 

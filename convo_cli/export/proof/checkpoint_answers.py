@@ -16,6 +16,7 @@ from torch import Tensor
 from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Dialogue, Turn
 from convo_cli.errors import CheckpointError, DataError, ModelError
+from convo_cli.export.format import TIE
 from convo_cli.export.proof.hard_texts import hard_texts
 from convo_cli.export.proof.probe_dialogues import PROBE_DIALOGUES, without_system
 from convo_cli.export.proof.run_data import RunData
@@ -28,8 +29,6 @@ from convo_cli.tokens.store import ASSISTANT_TARGET, Encoded
 
 NUM_TOKENS = 24
 """Tokens of each greedy reply."""
-TIE = 1e-3
-"""Two logits that are closer are a tie, which rounding decides."""
 _NUM_TARGETS = 300
 _TARGETS_OF_A_REPLY = 32
 _MAX_CONTEXT = 512
@@ -95,18 +94,18 @@ class CheckpointAnswers(Answers):
 
 
 def ask_checkpoint(
-    original: Generator, data: RunData, *, obeys_defaults: bool
+    original: Generator, data: RunData, *, obeys_defaults: bool, tie: float = TIE
 ) -> CheckpointAnswers:
     """Return the answers of a checkpoint; CheckpointError if no test prompt fits its window.
 
     With ``obeys_defaults``, greedy replies obey the other generation defaults of the checkpoint,
-    such as its repetition penalty.
+    such as its repetition penalty. Two logits that differ by less than ``tie`` are a tie.
     """
     encoder = original.encoder
     hard = [(f"{one.group}, text {k}", one.text) for k, one in enumerate(hard_texts(), 1)]
     trained = [(f"text {k}", text) for k, text in enumerate(data.training_texts, 1)]
     num_tokens = min(NUM_TOKENS, max(1, encoder.max_length // 4))
-    prompts, num_left_out = _prompts(original, data, num_tokens, obeys_defaults)
+    prompts, num_left_out = _prompts(original, data, num_tokens, obeys_defaults, tie)
     places = list(_validation_places(encoder, data.validation))
     kind: Literal["validation", "replies"] = "validation" if places else "replies"
     places = places or [([*one.ids, *one.reply], len(one.ids)) for one in prompts if one.reply]
@@ -135,7 +134,7 @@ def texts_of(encoder: DialogueEncoder, named: Sequence[tuple[str, str]]) -> Text
 
 
 def _prompts(
-    original: Generator, data: RunData, num_tokens: int, obeys_defaults: bool
+    original: Generator, data: RunData, num_tokens: int, obeys_defaults: bool, tie: float
 ) -> tuple[list[Prompt], int]:
     """Return the prompts that fit the window with their replies, and the number of the others."""
     named: list[tuple[str, Sequence[Turn], bool]]
@@ -159,7 +158,7 @@ def _prompts(
     replies = original.replies([form for _, form, _, _ in fitting], greedy)
     prompts = list[Prompt]()
     for (name, form, is_own, ids), reply in zip(fitting, replies, strict=True):
-        ties = _ties(original, ids, reply.ids, greedy.repetition_penalty)
+        ties = _ties(original, ids, reply.ids, greedy.repetition_penalty, tie)
         prompts.append(Prompt(name, form, is_own, ids, reply.ids, frozenset(ties)))
     return prompts, len(named) - len(prompts)
 
@@ -218,7 +217,7 @@ def _nll(original: Generator, ids: Sequence[int], start: int) -> list[float]:
 
 
 def _ties(
-    original: Generator, prompt: Sequence[int], reply: Sequence[int], penalty: float
+    original: Generator, prompt: Sequence[int], reply: Sequence[int], penalty: float, tie: float
 ) -> Iterator[int]:
     """Yield the positions of a greedy reply that rounding may decide."""
     if not reply:
@@ -230,5 +229,5 @@ def _ties(
             own = scores[used]
             scores[used] = torch.where(own < 0, own * penalty, own / penalty)
         best, second = scores.topk(2).values.tolist()
-        if best - second < TIE:
+        if best - second < tie:
             yield position

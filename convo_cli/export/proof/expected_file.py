@@ -19,7 +19,7 @@ from convo_cli.export.proof.checkpoint_answers import Answers, Prompt, Texts
 from convo_cli.export.proof.hard_texts import hard_texts
 from convo_cli.export.proof.probe_dialogues import PROBE_DIALOGUES, without_system
 from convo_cli.export.proof.receipt import EXPECTED_FILE
-from convo_cli.storage.files import read_file
+from convo_cli.storage.files import read_linked
 from convo_cli.wording import quoted
 
 _MAX_BYTES = 2**24
@@ -70,7 +70,7 @@ def read_expected(folder: Path) -> tuple[Answers, str | None]:
     """
     file = folder / EXPECTED_FILE
     try:
-        values = msgspec.json.decode(read_file(file, _MAX_BYTES), type=_Expected)
+        values = msgspec.json.decode(read_linked(file, _MAX_BYTES), type=_Expected)
         lists = (
             values.stop_ids,
             *values.texts.values(),
@@ -80,6 +80,8 @@ def read_expected(folder: Path) -> tuple[Answers, str | None]:
             raise ValueError("an id is out of range")
         if values.version != 1 or not 0 < values.num_tokens <= _MAX_TOKENS:
             raise ValueError("the version or a length is unknown")
+    except PermissionError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise CheckpointError(

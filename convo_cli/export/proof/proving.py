@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,11 @@ from convo_cli.export.proof.probe_dialogues import scripts_in
 from convo_cli.export.proof.receipt import Compared, Receipt
 from convo_cli.export.proof.run_data import read_run_data
 from convo_cli.export.source import Source
+from convo_cli.export.stated_fields import read_contract
+from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
 from convo_cli.storage.sealed import file_sha256
-from convo_cli.text.contract import contract_sha256
+from convo_cli.text.contract import contract_of, contract_sha256
 
 HOW_TO_CHECK = "convo export FOLDER --verify"
 _DEFECT = (
@@ -50,31 +54,48 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
     """
     about = FORMATS[name].about()
     inexact, missing = _inexact(about, source), missing_modules(about)
+    _require_contract(folder, source)
     # A merged adapter needs no base.
     base = None if about.merges else source.base
     with ExitStack() as stack:
         runtime = None if missing else stack.enter_context(_open(name, folder, base))
         emit(Progress(_STAGE, 0))
         answers = ask_checkpoint(
-            source.generator, read_run_data(source), obeys_defaults=about.uses_generation_config
+            source.generator,
+            read_run_data(source),
+            obeys_defaults=about.uses_generation_config,
+            tie=about.tie(source.generator.model.config.to_dict()),
         )
         compared: dict[str, Any] = {}
         if runtime is None:
             emit(Notice(f"export: not checked here: {_how_to_check(about)}", is_warning=True))
         else:
             try:
-                compared = _compare(runtime, answers, inexact, dtype, emit)
+                rules = _rules(about, source, runtime.opened.name, dtype)
+                compared = _compare(runtime, answers, rules, emit)
             except (DifferenceError, RuntimeFailedError) as error:
                 raise CheckpointError(
                     f"nothing was exported: {error.message}", hint=error.hint or _DEFECT
                 ) from error
-            _notice(compared, inexact, dtype, emit)
+            _notice(compared, inexact, emit)
     write_expected(answers, inexact, folder)
     compared["absent"] = _absent(answers)
     receipt = _receipt(name, source, dtype, _how_to_check(about), compared)
     text = receipt.model_dump_json(indent=2)
     (folder / RECEIPT_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
     return receipt
+
+
+def _require_contract(folder: Path, source: Source) -> None:
+    """Raise CheckpointError unless dialogue.json is the checkpoint's, but for older words."""
+    found, wanted = read_contract(folder), contract_of(source.generator.encoder)
+    if (
+        found is not None
+        and found.model_copy(update={"chat_template": wanted.chat_template}) != wanted
+    ):
+        raise CheckpointError(
+            f"nothing was exported: its {DIALOGUE_FILE} is not that of the checkpoint", hint=_DEFECT
+        )
 
 
 def missing_modules(about: About) -> list[str]:
@@ -93,22 +114,31 @@ def _how_to_check(about: About) -> str:
 
 def _inexact(about: About, source: Source) -> str | None:
     """Return why the runtime reads some texts differently; None if it must not."""
-    if about.inexact is None:
-        return None
+    return None if about.inexact is None else about.inexact(_spec(source))
+
+
+def _rules(about: About, source: Source, runtime: str, dtype: Dtype) -> Rules:
+    rules = Rules(runtime, _inexact(about, source), dtype == "fp32")
+    if about.explains is None:
+        return rules
+    return replace(rules, explains=partial(about.explains, _spec(source)))
+
+
+def _spec(source: Source) -> dict[str, Any]:
+    """Return tokenizer.json."""
     tokenizer: Any = source.generator.encoder.tokenizer
-    return about.inexact(json.loads(tokenizer.backend_tokenizer.to_str()))
+    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return spec
 
 
 def _compare(
     runtime: bounded_runtime.BoundedRuntime,
     answers: CheckpointAnswers,
-    inexact: str | None,
-    dtype: Dtype,
+    rules: Rules,
     emit: Emit,
 ) -> dict[str, Any]:
     """Return the fields of the receipt that the comparison gives."""
-    name, prompts = runtime.opened.name, answers.prompts
-    rules = Rules(name, inexact, dtype == "fp32")
+    name, prompts = rules.runtime, answers.prompts
     emit(Notice(f"export: comparing it in {name} with the checkpoint"))
     found = compare_answers(runtime, answers, rules, _STAGE, emit)
     if (trained := answers.training_texts) is not None:
@@ -130,7 +160,7 @@ def _absent(answers: CheckpointAnswers) -> dict[str, str]:
     return absent
 
 
-def _notice(compared: dict[str, Any], inexact: str | None, dtype: Dtype, emit: Emit) -> None:
+def _notice(compared: dict[str, Any], inexact: str | None, emit: Emit) -> None:
     """Report what differs and is no error."""
     names = {"hard_texts": "hard texts", "training_texts": "training texts", "prompts": "prompts"}
     for field, what in names.items():
@@ -141,18 +171,6 @@ def _notice(compared: dict[str, Any], inexact: str | None, dtype: Dtype, emit: E
                 f"{what} like the checkpoint ({inexact}); {part.first_difference}"
             )
             emit(Notice(message, is_warning=True))
-    replies, perplexity = compared["replies"], compared.get("perplexity")
-    if dtype != "fp32":
-        message = (
-            f"export: in {dtype}, {replies.num_equal_tokens:,} of {replies.num_tokens:,} tokens of "
-            "replies equal the checkpoint's"
-        )
-        if perplexity is not None:
-            message += (
-                f"; perplexity {perplexity.export:.4g} instead of {perplexity.checkpoint:.4g} on "
-                f"{perplexity.num_targets:,} targets of {perplexity.data_in_words}"
-            )
-        emit(Notice(message))
 
 
 def _receipt(
