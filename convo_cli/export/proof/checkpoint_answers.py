@@ -31,7 +31,7 @@ NUM_TOKENS = 24
 """Tokens of each greedy reply."""
 _NUM_TARGETS = 300
 _TARGETS_OF_A_REPLY = 32
-_MAX_CONTEXT = 512
+_MAX_CONTEXT = 256
 """Tokens before the targets of a reply that is scored."""
 
 

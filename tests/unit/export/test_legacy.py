@@ -6,6 +6,7 @@ import io
 import json
 import pickletools
 import zipfile
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,14 +110,22 @@ def test_a_folder_that_replies_differently_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+def _reads_only_ones(folder, base):
+    return SimpleNamespace(
+        name="transformers",
+        version="5",
+        stop_ids=[1],
+        text_ids=lambda text: [1],
+        close=lambda: None,
+    )
+
+
 def test_a_tokenizer_of_other_ids_than_its_sentencepiece_model_is_written_as_tokenizer_json(
     checkpoint, monkeypatch, tmp_path
 ):
     from transformers import AutoTokenizer
 
-    monkeypatch.setattr(
-        legacy_tokenizer.BoundedRuntime, "text_ids", lambda _, texts: [[1]] * len(texts)
-    )
+    monkeypatch.setattr(legacy_tokenizer.folder_tokenizer, "open_runtime", _reads_only_ones)
     events = list[Any]()
     result = export_checkpoint(
         checkpoint, tmp_path / "old", "legacy", force=False, emit=events.append
