@@ -23,12 +23,12 @@ from convo_cli.export.format import CARD_FILE, TEMPLATE_FILE, About, Dtype
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.proof.proving import prove
 from convo_cli.export.proof.receipt import EXPECTED_FILE, Receipt
-from convo_cli.export.requirements import (
+from convo_cli.export.source import Source
+from convo_cli.export.unsupported import (
     require_options,
     require_supported,
     unusable_package,
 )
-from convo_cli.export.source import Source
 from convo_cli.model.adapters.adapter_files import holds_adapter
 from convo_cli.model.adapters.lora import adapter_of, base_folder_of, merge_adapter
 from convo_cli.model.decoding.generator import Generator
@@ -64,6 +64,7 @@ _REPLACED = {
     STATE_FILE,
     ADAPTER_BASE,
 }
+"""Files that every export gets anew, or that only training needs: no notice names them."""
 _MARGIN = 2**21  # bytes, for the card, the receipt and the manifest
 _SHARES: dict[Dtype, float] = {"fp32": 1, "fp16": 0.5, "bf16": 0.5, "q8_0": 0.3, "int8": 0.3}
 """Bytes of weights for each byte in fp32."""

@@ -39,7 +39,7 @@ def manifest_differences(folder: Path, notes: list[str], emit: Emit) -> Iterator
         except (UnsafeFileError, OSError) as error:
             found = f"{shown}: cannot be read ({getattr(error, 'strerror', None) or error})"
         if name == CARD_FILE:
-            notes.append(f"{found}, which is no fault: it is the model card")
+            notes.append(f"{found}, which is allowed: it is the model card")
         else:
             yield found
     emit(Progress("verifying the files", total, total))

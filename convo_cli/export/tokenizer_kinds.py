@@ -14,10 +14,10 @@ TokenizerKind = Literal["byte-level bpe", "sentencepiece bpe", "unigram", "wordp
 def tokenizer_kind(tokenizer: PreTrainedTokenizerBase) -> TokenizerKind:
     """Return the kind of a tokenizer with a Rust backend."""
     backend: Any = tokenizer
-    return kind_of(json.loads(backend.backend_tokenizer.to_str()))
+    return tokenizer_json_kind(json.loads(backend.backend_tokenizer.to_str()))
 
 
-def kind_of(stated: dict[str, Any]) -> TokenizerKind:
+def tokenizer_json_kind(stated: dict[str, Any]) -> TokenizerKind:
     """Return the kind of a tokenizer.json."""
     model = stated["model"]
     kind = model.get("type") or ("BPE" if "merges" in model else None)

@@ -126,7 +126,7 @@ def _export(
     from convo_cli.cli.console import announce
     from convo_cli.cli.given_paths import require_run_or_checkpoint
     from convo_cli.export.export_places import require_outside, require_usable_name
-    from convo_cli.export.requirements import require_options, require_supported
+    from convo_cli.export.unsupported import require_options, require_supported
     from convo_cli.runs.model_folder import require_writable
     from convo_cli.text.bounded.client import start_bounded_process
 

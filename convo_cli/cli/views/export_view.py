@@ -52,12 +52,13 @@ def as_record(exported: Exported) -> dict[str, Any]:
 def show_export(exported: Exported, about: About, *, is_quiet: bool) -> None:
     """Print the folder and, unless quiet, the receipt and the next commands."""
     from convo_cli.export.card.upload_line import UPLOAD_NOTE, upload_command
+    from convo_cli.report.shown import size
 
     typer.echo(printable(str(exported.out)))
     if is_quiet:
         return
     lines = [*receipt_lines(exported.receipt, exported.source.name, typeable(exported.out))]
-    lines.append(f"{_size(exported.num_bytes)} in {counted(len(exported.files), 'file')}")
+    lines.append(f"{size(exported.num_bytes)} in {counted(len(exported.files), 'file')}")
     if about.remark:
         lines.append(about.remark)
     fields = {"folder": typeable(exported.out), "name": _name(exported.out)}
@@ -158,10 +159,6 @@ def _replies(replies: Replies) -> str:
         return counted(replies.num_tokens, "reply token")
     share = replies.num_equal_tokens / replies.num_tokens
     return f"{replies.num_equal_tokens:,} of {replies.num_tokens:,} reply tokens ({share:.1%})"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:,.2f} GiB"
 
 
 def _name(out: Path) -> str:

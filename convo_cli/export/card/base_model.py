@@ -37,7 +37,7 @@ class Licence:
     link: str | None
 
     @property
-    def as_text(self) -> str:
+    def markdown(self) -> str:
         """Return it as Markdown."""
         more = [as_code(text) for text in (self.name, self.link) if text]
         return as_code(self.identifier) + (f" ({', '.join(more)})" if more else "")
@@ -65,7 +65,7 @@ class Base:
     """None: its card names none, or was not found."""
 
     @property
-    def as_text(self) -> str:
+    def markdown(self) -> str:
         """Return what identifies it, as Markdown."""
         if self.hub_id is not None:
             at = f" at commit {as_code(self.commit)}" if self.commit else ""
@@ -74,13 +74,13 @@ class Base:
 
     @property
     def first_files(self) -> list[tuple[str, str]]:
-        """Return the hashes that tell it from others, with a bound for a model of many files."""
+        """Return the hashes of its first files, at most 20, those of weights first."""
         return _first(self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
-    """What the publisher wrote into the card of an export that is exported again."""
+class PublisherFields:
+    """Fields that the publisher wrote into the card of an export that is exported again."""
 
     licence: Licence | None
     base_model: str | None
@@ -111,12 +111,12 @@ def find_base(source: Source) -> Base | None:
     )
 
 
-def read_stated(folder: Path) -> Stated:
+def read_publisher_fields(folder: Path) -> PublisherFields:
     """Read the card of an export of convo, whose publisher may have filled it in."""
     found = read_front_matter(folder)
     base = next(iter(found.get("base_model", ())), None)
     relation = next(iter(found.get("base_model_relation", ())), None)
-    return Stated(
+    return PublisherFields(
         licence=_licence(found),
         base_model=base if is_hub_id(base) else None,
         relation=relation if relation in ("adapter", "finetune", "merge", "quantized") else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from convo_cli.export.card.base_model import Base, Stated
+from convo_cli.export.card.base_model import Base, PublisherFields
 from convo_cli.export.card.card_facts import CardFacts
 from convo_cli.export.card.data_section import scripts
 from convo_cli.export.card.markdown import visible
@@ -32,7 +32,7 @@ def front_matter(
     about: About,
     facts: CardFacts,
     base: Base | None,
-    stated: Stated | None,
+    stated: PublisherFields | None,
     *,
     is_adapter: bool,
 ) -> str:

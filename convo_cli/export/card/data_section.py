@@ -30,7 +30,7 @@ def training_data(facts: CardFacts) -> str:
     if not facts.data:
         return ""
     files = [
-        (*_label(one, index), one.reports[index] if one.reports else None, file)
+        (_label(one, index), one.reports[index] if one.reports else None, file)
         for one in facts.data
         for index, file in enumerate(one.files)
     ]
@@ -48,9 +48,9 @@ def training_data(facts: CardFacts) -> str:
     return "\n\n".join([*parts, *([bullets(lines)] if lines else [])])
 
 
-def _label(one: DataSet, index: int) -> tuple[str]:
+def _label(one: DataSet, index: int) -> str:
     name = SET_NAMES[one.name]
-    return (f"{name} {index + 1}" if len(one.files) > 1 else name,)
+    return f"{name} {index + 1}" if len(one.files) > 1 else name
 
 
 def _counts_of(report: FileReport | None, num_lines: int, has_reports: bool) -> list[str]:

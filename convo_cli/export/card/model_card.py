@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convo_cli import __version__
-from convo_cli.export.card.base_model import Base, Licence, find_base, read_stated
+from convo_cli.export.card.base_model import Base, Licence, find_base, read_publisher_fields
 from convo_cli.export.card.card_facts import CardFacts, read_facts
 from convo_cli.export.card.card_metadata import front_matter
 from convo_cli.export.card.data_section import trained_on, training_data
@@ -34,7 +34,7 @@ def write_card(
     """Write the card of an export into its folder; ``title`` is that of the published folder."""
     facts, base = read_facts(source), find_base(source)
     is_export = source.loaded is None and facts.state is None
-    stated = read_stated(source.folder) if is_export else None
+    stated = read_publisher_fields(source.folder) if is_export else None
     is_adapter = not about.merges
     licence = stated.licence if stated else None
     sections = (
@@ -66,7 +66,7 @@ def _summary(base: Base | None, facts: CardFacts, *, is_adapter: bool) -> str:
         "A multi-turn conversation model"
     )  # fmt: skip
     if base is not None:
-        which = base.as_text if base.hub_id else "a pretrained model that was a local folder"
+        which = base.markdown if base.hub_id else "a pretrained model that was a local folder"
         return f"{what}, {'for' if is_adapter else 'fine-tuned from'} {which}, with {_CONVO}."
     if facts.config is not None and facts.config.model.scratch is not None:
         return f"{what}, trained from scratch with {_CONVO}. It has no base model."
@@ -143,7 +143,7 @@ def _base(base: Base | None) -> Iterator[str]:
     if base is None:
         return
     if base.hub_id is not None:
-        yield f"{base.as_text}, on the hub"
+        yield f"{base.markdown}, on the hub"
     else:
         yield (
             "Its folder has no public name. If it is a copy of a model on the hub, the publisher "
@@ -151,17 +151,17 @@ def _base(base: Base | None) -> Iterator[str]:
         )
         yield from (f"{as_code(file)}: {as_code(sha)}" for file, sha in base.first_files)
     if base.licence is not None:
-        yield f"Licence, as its card names it: {base.licence.as_text}"
+        yield f"Licence, as its card names it: {base.licence.markdown}"
     else:
         yield "Licence: not known, because its card was not found, or names none"
 
 
 def _licence(base: Base | None, own: Licence | None) -> Iterator[str]:
     if own is not None:
-        yield f"The card of the exported folder names the licence {own.as_text}."
+        yield f"The card of the exported folder names the licence {own.markdown}."
         return
     if base is not None and base.licence is not None and base.licence.binds_changed_versions:
-        yield f"{base.licence.as_text}, because the base model's licence demands it."
+        yield f"{base.licence.markdown}, because the base model's licence demands it."
         return
     yield "This model has no licence yet."
     yield (

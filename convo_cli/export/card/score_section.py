@@ -70,10 +70,8 @@ def scores(facts: CardFacts) -> str:
             test.step, test.loss, test.perplexity, test.metrics, {}, test.intervals, test.floors,
             None, None, (), has_health=False,
         )  # fmt: skip
-        num, replies = (
-            test.num_targets,
-            counted(test.num_replies, "reply").replace("replys", "replies"),
-        )
+        num = test.num_targets
+        replies = "1 reply" if test.num_replies == 1 else f"{test.num_replies:,} replies"
         parts.append(
             f"On the test data, {_likelihood(as_evaluation)}, over {num:,} targets and {replies}."
         )

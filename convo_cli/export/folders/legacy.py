@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from convo_cli.events import Emit, Notice
 from convo_cli.export.format import About, Dtype, Runtime
-from convo_cli.export.tokenizer_kinds import kind_of
+from convo_cli.export.tokenizer_kinds import tokenizer_json_kind
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries
 from convo_cli.text.spiece.piece_model import SPIECE_FILE
@@ -61,7 +61,7 @@ def about() -> About:
 
 
 def _inexact(tokenizer: Mapping[str, Any]) -> str | None:
-    if kind_of(dict(tokenizer)) in ("unigram", "sentencepiece bpe"):
+    if tokenizer_json_kind(dict(tokenizer)) in ("unigram", "sentencepiece bpe"):
         return "its spiece.model is read by SentencePiece, which cuts a few texts differently"
     return None
 
@@ -113,7 +113,7 @@ def _save_tensors(weights: dict[str, torch.Tensor], file: Path) -> None:
 
 
 def _note_files(folder: Path, why: str, emit: Emit) -> None:
-    """Say why the tokenizer has other files than a SentencePiece model."""
+    """Emit a notice that the tokenizer has other files than a SentencePiece model, and why."""
     from convo_cli.export.folders.legacy_tokenizer import GPT2_FILES, PLAIN_FILES
 
     is_plain = (folder / PLAIN_FILES[0]).exists()

@@ -22,7 +22,7 @@ OTHER_FORMAT = "export in another format"
 """The hint of refusals."""
 _SILU = ("silu", "swish")
 _LAYERS_OF_27B = 46
-"""By this number llama.cpp knows the one Gemma 2 that divides by another number."""
+"""llama.cpp scales the queries of a Gemma 2 with so many layers differently."""
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _GELU_TIE = 1e-2
 """llama.cpp reads GELU from a table of 16-bit values: 2.4e-3 nats in a target of a random GPT-2."""
@@ -39,7 +39,7 @@ class Family:
     """The config's name of the number that keeps a norm from dividing by zero."""
     is_rms: bool = True
     rotates: bool = True
-    """Positions are rotations of queries and keys; else they are learnt embeddings."""
+    """Positions rotate queries and keys; else each position has an embedding."""
     rotates_part: bool = False
     """A part of each head may be rotated."""
     slides: bool | None = False
@@ -50,7 +50,7 @@ class Family:
     """Settings that the file states, and `GGUFWriter`'s method for each."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Settings that must have one of these values; an absent one has the first."""
-    also: Callable[[Mapping[str, Any]], str | None] | None = None
+    objection: Callable[[Mapping[str, Any]], str | None] | None = None
     """Return why llama.cpp does not compute a model with other settings of its config, or None."""
 
 
@@ -114,7 +114,7 @@ FAMILIES: Mapping[str, Family] = {
         layout="rotary pairs",
         epsilon="rms_norm_eps",
         fixed={"hidden_act": _SILU, "no_rope_layer_interval": (4,)},
-        also=_smollm3_objection,
+        objection=_smollm3_objection,
     ),
     "olmo2": Family(
         architecture="OLMO2",
@@ -149,7 +149,7 @@ FAMILIES: Mapping[str, Family] = {
             "tie_word_embeddings": (True,),
             "use_bidirectional_attention": (None, False),
         },
-        also=_gemma2_objection,
+        objection=_gemma2_objection,
     ),
     "phi": Family(
         architecture="PHI2",
@@ -202,7 +202,7 @@ def objection(config: Mapping[str, Any]) -> str | None:
         if (value := config.get(name, allowed[0])) not in allowed:
             wanted = " or ".join(map(str, allowed))
             return f"{name} is {value}, but llama.cpp computes {wanted}"
-    if family.also is not None and (reason := family.also(config)):
+    if family.objection is not None and (reason := family.objection(config)):
         return reason
     return rope_objection(config, allows_part=family.rotates_part) if family.rotates else None
 

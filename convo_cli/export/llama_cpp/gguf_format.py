@@ -1,4 +1,4 @@
-"""Export as one GGUF file, which llama.cpp and the programs built on it run."""
+"""Export format `gguf`: one file, which llama.cpp and the programs built on it run."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from convo_cli.export.llama_cpp.gguf_metadata import (
 )
 from convo_cli.export.llama_cpp.gguf_rope import frequency_factors, rope_of
 from convo_cli.export.llama_cpp.gguf_tensors import (
+    TYPE_NAMES,
     StoredTensor,
     require_sound,
     stored_tensors,
@@ -42,7 +43,6 @@ from convo_cli.export.llama_cpp.gguf_vocabulary import vocabulary_of
 if TYPE_CHECKING:
     from convo_cli.export.source import Source
 
-_SUFFIXES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
 _USAGE = """\
 ### llama.cpp
 
@@ -67,7 +67,7 @@ Both read special tokens in what a user types as tokens, so text from strangers 
 
 
 def about() -> About:
-    """Return what GGUF holds; see `convo_cli.export.format.Format`."""
+    """Return what the format needs and holds."""
     return About(
         summary="one file for llama.cpp and Ollama",
         usage=_USAGE,
@@ -98,7 +98,7 @@ def about() -> About:
 
 def file_name(dtype: Dtype) -> str:
     """Return the name of the file for weights of a type."""
-    return f"model-{_SUFFIXES[dtype]}.gguf"
+    return f"model-{TYPE_NAMES[dtype]}.gguf"
 
 
 def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:

@@ -12,6 +12,7 @@ from convo_cli.events import Emit, Notice
 from convo_cli.export.format import Dtype
 from convo_cli.export.llama_cpp.gguf_families import OTHER_FORMAT, Family, window_of
 from convo_cli.export.llama_cpp.gguf_rope import rope_of, write_rope
+from convo_cli.export.llama_cpp.gguf_tensors import TYPE_NAMES
 from convo_cli.export.llama_cpp.gguf_vocabulary import Vocabulary
 from convo_cli.text.templates.jinja_source import value_literal
 
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from convo_cli.text.templates.pieces import Template
 
 _MAX_LAYERS = 512
-"""llama.cpp has room for no more."""
-_FILE_TYPES = {"fp32": 0, "fp16": 1, "bf16": 32, "q8_0": 7}
-"""Members of `gguf.LlamaFileType`."""
-
+"""The most that llama.cpp loads."""
 _SAMPLERS = "penalties;temperature;top_k;top_p;min_p"
 """llama.cpp's own order has the temperature last."""
 
@@ -36,6 +34,8 @@ def write_sizes(
     writer: GGUFWriter, model: PreTrainedModel, family: Family, dtype: Dtype, max_length: int
 ) -> None:
     """State the sizes and settings of the model; ``max_length`` is the window of training."""
+    from gguf import LlamaFileType
+
     config: Any = model.config
     context, num_heads = config.max_position_embeddings, config.num_attention_heads
     if window := window_of(config.to_dict()):
@@ -49,7 +49,9 @@ def write_sizes(
     if config.num_hidden_layers > _MAX_LAYERS:
         raise ModelError(f"llama.cpp holds at most {_MAX_LAYERS} layers")
     writer.add_type("model")
-    writer.add_file_type(_FILE_TYPES[dtype])
+    writer.add_file_type(
+        LlamaFileType[("ALL_" if dtype == "fp32" else "MOSTLY_") + TYPE_NAMES[dtype]]
+    )
     if dtype == "q8_0":
         from gguf import GGML_QUANT_VERSION
 
@@ -100,13 +102,13 @@ def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
 
 
 def write_dialogue(writer: GGUFWriter, encoder: DialogueEncoder, emit: Emit) -> None:
-    """State the template and the tokens that end a reply, of which llama.cpp has three."""
+    """State the template and the tokens that end a reply, for which llama.cpp has three keys."""
     tokenizer: Any = encoder.tokenizer
     own = tokenizer.eos_token_id
     stops = sorted(encoder.stop_ids, key=lambda index: index != own)  # a stable sort
     writer.add_eos_token_id(stops[0])
     bos = tokenizer.bos_token_id
-    # Without an id of its own, llama.cpp takes the id 11 or 1.
+    # Without this key, llama.cpp takes the id 11 or 1.
     writer.add_bos_token_id(stops[0] if bos is None else bos)
     for add, index in zip(
         (writer.add_eot_token_id, writer.add_eom_token_id), stops[1:], strict=False

@@ -28,7 +28,7 @@ _KNOWN: Mapping[str, frozenset[str]] = {
         }
     ),
 }
-"""Kinds of scaling that convo writes, and the settings of each."""
+"""The kinds of scaling that convo writes, and the settings of each."""
 _ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
 _THETA = 10_000.0
 
@@ -100,7 +100,7 @@ def write_rope(writer: GGUFWriter, rope: Rope, num_dimensions: int, context: int
 
 
 def frequency_factors(rope: Rope, num_dimensions: int) -> NDArray[np.float32] | None:
-    """Return by which each frequency is divided: llama3's rule; None for other kinds."""
+    """Return the divisor of each frequency by the rule of llama3; None for other kinds."""
     import numpy as np
 
     if rope.kind != "llama3":

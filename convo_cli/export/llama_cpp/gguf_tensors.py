@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+TYPE_NAMES: Mapping[Dtype, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+"""llama.cpp's names of the types of weights."""
 _MAX_NAME_BYTES = 63
 """ggml keeps 64 bytes for a name with its final NUL."""
 _MAX_SIZE = 2**31 - 1
@@ -67,15 +69,15 @@ def stored_tensors(model: PreTrainedModel, family: Family, dtype: Dtype) -> list
         if family.layout == "conv1d" and source.endswith(_TRANSPOSED):
             shape = shape[::-1]
         found[name] = StoredTensor(
-            name, shape, kind_of(name, shape, dtype), _values(source, tensor, family, config)
+            name, shape, tensor_type(name, shape, dtype), _values(source, tensor, family, config)
         )
     for tensor_found in found.values():
         require_sound(tensor_found.name, tensor_found.shape)
     return list(found.values())
 
 
-def kind_of(name: str, shape: tuple[int, ...], dtype: Dtype) -> GGMLQuantizationType:
-    """Return how a tensor is stored, by the rules of llama.cpp's own converter.
+def tensor_type(name: str, shape: tuple[int, ...], dtype: Dtype) -> GGMLQuantizationType:
+    """Return the type in which a tensor is stored, by the rules of llama.cpp's own converter.
 
     Vectors and position embeddings keep 32 bits, and a matrix whose rows do not consist of whole
     blocks has 16 bits.
@@ -84,13 +86,7 @@ def kind_of(name: str, shape: tuple[int, ...], dtype: Dtype) -> GGMLQuantization
 
     if len(shape) < 2 or name == "position_embd.weight":
         return GGMLQuantizationType.F32
-    kinds: Mapping[str, GGMLQuantizationType] = {
-        "fp32": GGMLQuantizationType.F32,
-        "fp16": GGMLQuantizationType.F16,
-        "bf16": GGMLQuantizationType.BF16,
-        "q8_0": GGMLQuantizationType.Q8_0,
-    }
-    kind = kinds[dtype]
+    kind = GGMLQuantizationType[TYPE_NAMES[dtype]]
     block, _ = GGML_QUANT_SIZES[kind]
     return kind if shape[-1] % block == 0 else GGMLQuantizationType.F16
 

@@ -1,8 +1,8 @@
 """What a tokenizer does to a text before its vocabulary is used, as far as llama.cpp does the same.
 
-llama.cpp has its own code for the regular expressions of known tokenizers. Only a tokenizer whose
-rules equal those of a name here gets it. Of the known rules, those of gpt-4o and tekken are missing
-because llama.cpp cuts words with combining marks differently.
+llama.cpp has its own code for the regular expressions of known tokenizers, by their names. A
+tokenizer gets a name only if its rules are equal. Of the known rules, those of gpt-4o and tekken
+are missing, because llama.cpp cuts words with combining marks differently.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convo_cli.export.format import OtherReading
-from convo_cli.export.tokenizer_kinds import kind_of
+from convo_cli.export.tokenizer_kinds import tokenizer_json_kind
 
 SPACE_MARK = "▁"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -57,7 +57,7 @@ _RULES: Mapping[tuple[tuple[_Step, ...], bool], str] = {
 
 def tokenizer_objection(spec: Mapping[str, Any]) -> str | None:
     """Return why llama.cpp cannot read a tokenizer.json of a supported kind, or None."""
-    model, kind = spec["model"], kind_of(dict(spec))
+    model, kind = spec["model"], tokenizer_json_kind(dict(spec))
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             return f"llama.cpp has no {name}"
@@ -81,7 +81,7 @@ def tokenizer_objection(spec: Mapping[str, Any]) -> str | None:
 
 def inexact(spec: Mapping[str, Any]) -> str | None:
     """Return which texts llama.cpp reads differently than a tokenizer that it can read, or None."""
-    if kind_of(dict(spec)) == "unigram":
+    if tokenizer_json_kind(dict(spec)) == "unigram":
         return f"texts with {SPACE_MARK}, U+FEFF first, or two equally likely cuts"
     if puts_first_space(spec):
         return "a text that no special token precedes, as llama.cpp puts no space before it"
@@ -93,7 +93,7 @@ def inexact(spec: Mapping[str, Any]) -> str | None:
 def explains(spec: Mapping[str, Any], reading: OtherReading) -> bool:
     """Return whether a text is one of those that `inexact` names."""
     texts = reading.texts
-    if kind_of(dict(spec)) == "unigram":
+    if tokenizer_json_kind(dict(spec)) == "unigram":
         is_marked = any(SPACE_MARK in text or text.startswith(_BYTE_ORDER_MARK) for text in texts)
         return is_marked or _is_as_likely(spec, reading.ids, reading.wanted)
     if puts_first_space(spec):

@@ -23,7 +23,7 @@ from convo_cli.export.llama_cpp.gguf_text_rules import (
     pre_tokenizer_of,
     tokenizer_objection,
 )
-from convo_cli.export.tokenizer_kinds import kind_of
+from convo_cli.export.tokenizer_kinds import tokenizer_json_kind
 from convo_cli.text.tokenizers.expansion import MAX_TOKEN_CHARACTERS
 from convo_cli.wording import quoted
 
@@ -77,7 +77,7 @@ def vocabulary_of(
     special = {token["id"] for token in added if token["special"]}
     special |= {token["id"] for token in added if token["content"] in written_tokens}
     user_defined = {token["id"] for token in added} - special
-    kind = kind_of(dict(spec))
+    kind = tokenizer_json_kind(dict(spec))
     texts, types = list[str](), list[int]()
     for index in range(num_rows):
         text = tokens.get(index, "")
@@ -231,7 +231,8 @@ def _require_sound(vocabulary: Vocabulary) -> None:
             )
         if "\0" in text or _has_surrogate(text):
             raise ModelError(
-                f"the tokenizer has a token that is no text: {quoted(text)}", hint=OTHER_FORMAT
+                f"the tokenizer has a token with NUL or half a surrogate pair: {quoted(text)}",
+                hint=OTHER_FORMAT,
             )
         if text in seen:
             raise ModelError(f"the tokenizer has two tokens {quoted(text)}", hint=OTHER_FORMAT)

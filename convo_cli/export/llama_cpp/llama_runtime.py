@@ -36,7 +36,7 @@ _PLAIN = {
 }
 """Settings that leave plain argmax, whatever sampling the metadata of the file state."""
 _MAX_SHOWN = 500  # characters of an error
-_EXTRA = 8  # positions beyond a dialogue, so that no reply ends for want of one
+_EXTRA = 8  # positions beyond a dialogue, so that no reply ends because the window is full
 _LISTS = (512, 2**31 - 1)  # lengths of lists of likely tokens; the second is the vocabulary
 
 
@@ -98,9 +98,9 @@ class LlamaRuntime:
 
     @property
     def stop_ids(self) -> list[int]:
-        """All that llama.cpp takes for an end, by the file's ids and by texts that it knows.
+        """Return all ids that end a reply: those of the file, and tokens with a known text.
 
-        It forbids these tokens in a reply that must not end, and tells so.
+        The server forbids them in a reply that must not end, and lists what it forbids.
         """
         fields = ["generation_settings/logit_bias"]
         request = {"prompt": [self._letter], "n_predict": 1, "ignore_eos": True}

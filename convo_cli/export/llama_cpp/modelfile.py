@@ -15,7 +15,7 @@ from convo_cli.config.schema import GenerationSettings
 from convo_cli.data.dialogue import Turn
 from convo_cli.events import Emit, Notice
 from convo_cli.export.llama_cpp.ollama_templates import go_source, is_printable
-from convo_cli.export.llama_cpp.turn_texts import TurnTexts, find_turn_texts
+from convo_cli.export.llama_cpp.role_template import RoleTemplate, find_role_template
 from convo_cli.export.source import Source
 from convo_cli.model.open import generation_defaults
 from convo_cli.text.bounded.rendering import Rendered, render_all
@@ -31,8 +31,8 @@ def write_modelfile(folder: Path, gguf_name: str, source: Source, emit: Emit) ->
     """Write the Modelfile of a GGUF file into its folder."""
     assert _SIMPLE_NAME.fullmatch(gguf_name), "convo chooses the name"
     encoder = source.generator.encoder
-    texts = turn_texts_of(encoder.tokenizer, encoder.template.chat_template)
-    if texts is None:
+    roles = role_template_of(encoder.tokenizer, encoder.template.chat_template)
+    if roles is None:
         emit(
             Notice(
                 "export: the Modelfile has no TEMPLATE, because this chat template has no equal in "
@@ -50,19 +50,19 @@ def write_modelfile(folder: Path, gguf_name: str, source: Source, emit: Emit) ->
             )
         )
     settings = generation_defaults(source.generator)
-    template = go_source(texts) if texts else None
+    template = go_source(roles) if roles else None
     lines = _lines(gguf_name, template, settings, encoder.max_length, stops)
     (folder / MODELFILE).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
-def turn_texts_of(tokenizer: PreTrainedTokenizerBase, chat_template: str) -> TurnTexts | None:
-    """Return the texts of a chat template around turns; None if it has another form."""
+def role_template_of(tokenizer: PreTrainedTokenizerBase, chat_template: str) -> RoleTemplate | None:
+    """Return openings and endings of a chat template by role; None if it has another form."""
 
     def render(dialogues: Sequence[Sequence[Turn]], for_reply: bool) -> list[str | None]:
         results = render_all(tokenizer, chat_template, dialogues, for_reply=for_reply)
         return [one.text if isinstance(one, Rendered) else None for one in results]
 
-    return find_turn_texts(chat_template, render)
+    return find_role_template(chat_template, render)
 
 
 def stop_texts(tokens: Sequence[str]) -> tuple[list[str], list[str]]:

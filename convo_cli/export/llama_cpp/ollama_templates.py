@@ -1,11 +1,11 @@
-"""The text around turns as Go's text/template, which Ollama renders instead of Jinja."""
+"""A role template as Go's text/template, which Ollama renders instead of Jinja."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from unicodedata import ucd_3_2_0
 
-from convo_cli.export.llama_cpp.turn_texts import SPACE, TurnTexts, common_start
+from convo_cli.export.llama_cpp.role_template import SPACE, RoleTemplate, common_start
 
 _TRIM = (
     '{{ define "trim" }}{{ if . }}'
@@ -20,30 +20,30 @@ _REFUSED = '{{ else }}{{ call "no such role" }}{{ end }}'
 """The call of a text is an error that shows the text."""
 
 
-def go_source(texts: TurnTexts) -> str:
-    """Return a template that renders like `TurnTexts.render`, and fails where that is None.
+def go_source(template: RoleTemplate) -> str:
+    """Return a template that renders like `RoleTemplate.render`, and fails where that is None.
 
     Ollama adds no token at the start, because the GGUF file says so: the template has it.
     """
-    starts = (texts.start, texts.start_without_system)
+    starts = (template.start, template.start_without_system)
     common = common_start(*starts)
-    source = _TRIM.replace("SPACE", " ".join(map(go_literal, SPACE))) if texts.trimmed else ""
+    source = _TRIM.replace("SPACE", " ".join(map(go_literal, SPACE))) if template.trimmed else ""
     source += go_text(common) + "{{ range $i, $_ := .Messages }}"
     for start, comparison in zip(starts, ("eq", "ne"), strict=True):
         if rest := go_text(start[len(common) :]):
             source += f'{{{{ if and (eq $i 0) ({comparison} .Role "system") }}}}{rest}{{{{ end }}}}'
     keyword = "if"
-    for role, before in texts.before.items():
-        content = '{{ template "trim" .Content }}' if role in texts.trimmed else "{{ .Content }}"
+    for role, before in template.before.items():
+        content = '{{ template "trim" .Content }}' if role in template.trimmed else "{{ .Content }}"
         asked, opening = f'eq .Role "{role}"', go_text(before)
-        if role == "system" and texts.system_is_first:
+        if role == "system" and template.system_is_first:
             asked = f"and ({asked}) (eq $i 0)"
-        if role == "user" and texts.system_opens_user and opening:
+        if role == "user" and template.system_opens_user and opening:
             is_open = 'and (eq $i 1) (eq (index $.Messages 0).Role "system")'
             opening = f"{{{{ if not ({is_open}) }}}}{opening}{{{{ end }}}}"
-        source += f"{{{{ {keyword} {asked} }}}}{opening}{content}{go_text(texts.after[role])}"
+        source += f"{{{{ {keyword} {asked} }}}}{opening}{content}{go_text(template.after[role])}"
         keyword = "else if"
-    return source + _REFUSED + "{{ end }}" + go_text(texts.prompt)
+    return source + _REFUSED + "{{ end }}" + go_text(template.prompt)
 
 
 def go_text(text: str) -> str:

@@ -190,7 +190,7 @@ def _rename(graph: Any, model: PreTrainedModel) -> None:
 
 
 def _strip(graph: Any) -> None:
-    """Remove what tracing says of the source code, which names files of this machine."""
+    """Remove the source locations that tracing records, which name files of this machine."""
     stated = {*graph.graph.inputs, *graph.graph.outputs}
     graph.metadata_props.clear()
     graph.doc_string = None

@@ -40,7 +40,7 @@ PROBE_DIALOGUES = (
     _dialogue("こんにちは、元気ですか？カタカナ"),
     _dialogue("안녕하세요, 잘 지내요?", "네!", "Xin chào 🙂 1 + 1 = 2?", system="Be brief."),
 )
-"""Twelve dialogues; one that ends with the assistant lacks its next turn, so its reply is one."""
+"""Twelve dialogues in many scripts; each ends with a turn of the user."""
 
 
 def without_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:

@@ -17,7 +17,7 @@ from convo_cli.export import exporting
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.folders import legacy, legacy_tokenizer
 from convo_cli.export.folders.legacy_tokenizer import reads_alike, write_tokenizer
-from convo_cli.export.requirements import require_supported
+from convo_cli.export.unsupported import require_supported
 from convo_cli.storage.sealed import verify_directory
 from convo_cli.text.encoder import DialogueEncoder
 from convo_cli.text.templates.template import make_template

@@ -105,7 +105,7 @@ def test_the_commands_can_be_typed_and_no_name_controls_the_terminal(capsys, mon
     show_export(exported, ABOUT, is_quiet=False)
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
-    assert "\n1.50 GiB in 2 files\nnext:\n  llama-cli -m " in shown.err
+    assert "\n1.5 GiB in 2 files\nnext:\n  llama-cli -m " in shown.err
     model = shown.err.partition("ollama run ")[2].splitlines()[0]
     assert model.replace("-", "").isalnum()
     assert model.isascii()

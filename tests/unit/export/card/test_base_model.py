@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convo_cli.export.card import base_model, model_card
-from convo_cli.export.card.base_model import find_base, is_hub_id, read_stated
+from convo_cli.export.card.base_model import find_base, is_hub_id, read_publisher_fields
 from convo_cli.export.card.front_matter import read_front_matter
 from convo_cli.export.card.model_card import write_card
 from convo_cli.model.adapters.adapter_files import Adapter, AdapterBase, AdapterConfig
@@ -227,5 +227,5 @@ def test_what_a_publisher_stated_is_checked(tmp_path):
         "base_model_relation": "x",
     }
     write_base(tmp_path, f"---\n{json.dumps(found)}\n---\n".encode())
-    stated = read_stated(tmp_path)
-    assert stated == base_model.Stated(None, None, None, ("en",))
+    stated = read_publisher_fields(tmp_path)
+    assert stated == base_model.PublisherFields(None, None, None, ("en",))

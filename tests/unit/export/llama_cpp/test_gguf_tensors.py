@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convo_cli.errors import ModelError
-from convo_cli.export.llama_cpp.gguf_tensors import kind_of, require_sound
+from convo_cli.export.llama_cpp.gguf_tensors import require_sound, tensor_type
 from tests.gguf_models import model_of, tensors_of, values_of, written
 from tests.random_models import FAMILIES
 
@@ -131,8 +131,8 @@ def test_names_and_shapes_that_a_reader_cannot_hold_are_refused(name, shape):
 
 
 def test_rows_that_are_no_whole_blocks_have_16_bits():
-    assert kind_of("a", (8, 33), "q8_0") == gguf.GGMLQuantizationType.F16
-    assert kind_of("a", (33, 64), "q8_0") == gguf.GGMLQuantizationType.Q8_0
+    assert tensor_type("a", (8, 33), "q8_0") == gguf.GGMLQuantizationType.F16
+    assert tensor_type("a", (33, 64), "q8_0") == gguf.GGMLQuantizationType.Q8_0
 
 
 def test_the_sizes_are_those_of_the_model(model, encoders, tmp_path):

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from convo_cli.data.dialogue import Role, Turn
-from convo_cli.export.llama_cpp.modelfile import turn_texts_of
+from convo_cli.export.llama_cpp.modelfile import role_template_of
 from convo_cli.export.llama_cpp.ollama_templates import go_source, go_text
 from convo_cli.export.proof.probe_dialogues import PROBE_DIALOGUES
 from convo_cli.text.bounded.rendering import Rendered, render_all
 from tests.families import TEMPLATES
 from tests.modelfiles import read_modelfile
 from tests.strategies import BUILT
-from tests.unit.export.llama_cpp.test_turn_texts import LLAMA_3, OTHER_FORM, SOURCES, TOKENIZER
+from tests.unit.export.llama_cpp.test_role_template import LLAMA_3, OTHER_FORM, SOURCES, TOKENIZER
 
 pytestmark = pytest.mark.slow
 SMOLLM2 = (
@@ -110,7 +110,7 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("name", [*KINDS, *sorted(set(SOURCES) - set(OTHER_FORM) - set(KINDS))])
 def test_the_template_of_a_modelfile_renders_the_text_of_the_chat_template(ollama, name):
     chat_template = KINDS.get(name) or SOURCES[name]
-    texts = turn_texts_of(TOKENIZER, chat_template)
+    texts = role_template_of(TOKENIZER, chat_template)
     modelfile = f'FROM ./a.gguf\nTEMPLATE """{go_source(texts)}"""\nPARAMETER num_ctx 8\n'
     answer = ollama(modelfile, DIALOGUES)
     assert answer["error"] == ""
@@ -127,7 +127,7 @@ def test_the_template_of_a_modelfile_renders_the_text_of_the_chat_template(ollam
 
 def test_a_template_of_another_text_is_seen(ollama):
     changed = SMOLLM2.replace("trained by", "from")
-    texts = turn_texts_of(TOKENIZER, changed)
+    texts = role_template_of(TOKENIZER, changed)
     answer = ollama(f'FROM a\nTEMPLATE """{go_source(texts)}"""', DIALOGUES[:1])
     (one,) = render_all(TOKENIZER, SMOLLM2, DIALOGUES[:1], for_reply=True)
     assert answer["prompts"][0]["text"] != one.text
@@ -146,6 +146,6 @@ def test_go_writes_hostile_texts_and_ollama_reads_no_more_commands(ollama, text)
 def test_turns_of_one_role_are_merged_by_ollama(ollama):
     """The docs say so; a Modelfile cannot prevent it."""
     turns = [Turn("user", "a"), Turn("user", "b")]
-    texts = turn_texts_of(TOKENIZER, KINDS["chatml"])
+    texts = role_template_of(TOKENIZER, KINDS["chatml"])
     answer = ollama(f'FROM a\nTEMPLATE """{go_source(texts)}"""', [turns])
     assert "a\n\nb" in answer["prompts"][0]["text"]

@@ -1,4 +1,4 @@
-"""The text that a chat template writes around the texts of turns, found by rendering marks.
+"""A chat template as an opening and an ending for each role, found by rendering marks.
 
 Jinja is not parsed. A template fits if every turn has an opening and an ending by its role, as in
 ChatML, Llama 3, Zephyr or Llama 2. One that moves the system text to the last turn, or drops
@@ -28,8 +28,8 @@ _ROLES: Mapping[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
-class TurnTexts:
-    """The own text of a chat template, by where it stands."""
+class RoleTemplate:
+    """The text that a chat template writes around the texts of turns."""
 
     start: str
     """The text before a first system turn."""
@@ -60,8 +60,8 @@ class TurnTexts:
         return "".join([*parts, self.prompt])
 
 
-def find_turn_texts(chat_template: str, render: Render) -> TurnTexts | None:
-    """Return the texts around turns, compared on several kinds of dialogues; None if they differ.
+def find_role_template(chat_template: str, render: Render) -> RoleTemplate | None:
+    """Return a template by roles; None if it renders one of several kinds of dialogues differently.
 
     A dialogue that the chat template refuses for the order of its turns is not compared.
     """
@@ -80,7 +80,7 @@ class _OtherFormError(Exception):
     """A chat template does not write an opening and an ending by the role of a turn."""
 
 
-def _find(render: Render) -> TurnTexts:
+def _find(render: Render) -> RoleTemplate:
     dialogue, of_assistant = render([_marked("uau"), _marked("au")], True)
     user_alone, answered = render([_marked("u"), _marked("ua")], False)
     start, to_assistant, to_user, to_reply = _split(dialogue, 3)
@@ -103,7 +103,7 @@ def _find(render: Render) -> TurnTexts:
         before, after = {"system": system.before, **before}, {"system": system.after, **after}
     if not to_reply.startswith(after_user):
         raise _OtherFormError
-    return TurnTexts(
+    return RoleTemplate(
         start=system.start if system else start,
         start_without_system=start,
         before=before,

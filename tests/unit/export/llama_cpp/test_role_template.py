@@ -1,4 +1,4 @@
-"""The texts around turns render what the chat template renders, or there are none."""
+"""A role template renders what the chat template renders, or there is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from convo_cli.data.dialogue import Turn
-from convo_cli.export.llama_cpp.modelfile import turn_texts_of
+from convo_cli.export.llama_cpp.modelfile import role_template_of
 from convo_cli.text.bounded.rendering import Rendered, render_all
 from tests.cases import num_examples
 from tests.families import TEMPLATES
@@ -52,15 +52,15 @@ def rendered(source, turns):
 
 @pytest.fixture(scope="module")
 def found():
-    return {name: turn_texts_of(TOKENIZER, source) for name, source in SOURCES.items()}
+    return {name: role_template_of(TOKENIZER, source) for name, source in SOURCES.items()}
 
 
-def test_a_template_has_no_turn_texts_for_a_known_reason_only(found):
+def test_a_template_has_another_form_for_a_known_reason_only(found):
     assert {name for name, texts in found.items() if texts is None} == set(OTHER_FORM)
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - set(OTHER_FORM)))
-def test_turn_texts_render_any_question_like_the_chat_template(found, name):
+def test_a_role_template_renders_any_question_like_the_chat_template(found, name):
     """Tulu's template writes no line break after a last reply, which Ollama is never asked for."""
     has_system = "system" in found[name].before
 
@@ -80,13 +80,13 @@ def test_convos_own_templates_refuse_the_roles_that_they_have_no_place_for(found
 
 def test_a_default_system_text_is_written_where_no_system_turn_is():
     source = (TEMPLATES / "qwen.jinja").read_text(encoding="utf-8")
-    texts = turn_texts_of(TOKENIZER, source)
+    texts = role_template_of(TOKENIZER, source)
     assert texts.start == ""
     assert texts.start_without_system.startswith("<|im_start|>system\n")
 
 
 def test_llama_3_begins_with_one_token_and_removes_spaces():
-    texts = turn_texts_of(TOKENIZER, LLAMA_3)
+    texts = role_template_of(TOKENIZER, LLAMA_3)
     assert (texts.start, texts.start_without_system) == ("<s>", "<s>")
     assert not texts.system_is_first
     assert texts.trimmed == {"system", "user", "assistant"}
@@ -106,4 +106,4 @@ def test_llama_3_begins_with_one_token_and_removes_spaces():
 def test_a_template_that_differs_for_some_dialogues_has_none(change, by):
     source = LLAMA_3.replace(change, by)
     assert source != LLAMA_3
-    assert turn_texts_of(TOKENIZER, source) is None
+    assert role_template_of(TOKENIZER, source) is None

@@ -1,4 +1,4 @@
-"""Refusals of an export before any work: by its options, and by the checkpoint's files alone.
+"""Refusals of unsupported exports before any work: by options and by the checkpoint's files alone.
 
 Nothing here imports torch. Every refusal says what the format holds, and which formats hold the
 model.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from convo_cli.errors import ModelError, UsageError, first_line
 from convo_cli.export.format import About, Dtype
 from convo_cli.export.formats import FORMATS
-from convo_cli.export.tokenizer_kinds import TokenizerKind, kind_of
+from convo_cli.export.tokenizer_kinds import TokenizerKind, tokenizer_json_kind
 from convo_cli.runs.directory import RunDirectory
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.files import read_file
@@ -177,7 +177,7 @@ def _read(folder: Path) -> _Model:
     tokenizer = _json(folder / "tokenizer.json", MAX_TEXT_BYTES)
     kind: TokenizerKind | None = None
     if tokenizer is not None and isinstance(tokenizer.get("model"), dict):
-        kind = kind_of(tokenizer)
+        kind = tokenizer_json_kind(tokenizer)
     contract = _json(folder / DIALOGUE_FILE, MAX_CONFIG_BYTES) or {}
     length = contract.get("max_length")
     # An adapter has the config of its base.

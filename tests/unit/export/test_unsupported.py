@@ -13,7 +13,7 @@ from convo_cli.errors import ModelError, UsageError
 from convo_cli.export.export_places import require_outside
 from convo_cli.export.format import About
 from convo_cli.export.formats import FORMATS
-from convo_cli.export.requirements import require_options, require_supported, unusable_package
+from convo_cli.export.unsupported import require_options, require_supported, unusable_package
 from convo_cli.runs.provenance import other_exports
 
 ABOUT = About(
@@ -199,7 +199,7 @@ def test_out_is_neither_the_source_nor_inside_it(tmp_path):
 
 def test_the_refusals_import_nothing_heavy():
     program = (
-        "import sys, convo_cli.export.requirements as r\n"
+        "import sys, convo_cli.export.unsupported as r\n"
         "from convo_cli.export.formats import FORMATS\n"
         "for one in FORMATS.values(): one.about()\n"
         "print(*{'torch', 'transformers', 'tokenizers', 'sentencepiece', 'safetensors', 'gguf',"
