@@ -168,7 +168,7 @@ def _asked(
         return None
     try:
         return question(values)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

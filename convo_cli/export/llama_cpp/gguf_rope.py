@@ -31,6 +31,8 @@ _KNOWN: Mapping[str, frozenset[str]] = {
 """The kinds of scaling that convo writes, and the settings of each."""
 _ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
 _THETA = 10_000.0
+_LEAST = 1e-30
+_NUMBERS = {"rope_theta", "partial_rotary_factor"}.union(*_KNOWN.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ def rope_objection(config: Mapping[str, Any], *, allows_part: bool) -> str | Non
     stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if any(isinstance(value, Mapping) for value in stated.values()):
         return "its layers rotate positions in different ways"
+    numbers = {name: config.get(name) for name in ("rope_theta", "partial_rotary_factor")}
+    for name, value in {**numbers, **stated}.items():
+        is_number = name in _NUMBERS and value is not None
+        if is_number and not _is_sound(value):
+            return f"{name} of its rotary positions is {str(value)[:40]}, not a positive number"
     rope = rope_of(config)
     if rope.kind not in _KNOWN:
         return f"its rotary positions are scaled by {rope.kind}, not by {', '.join(_KNOWN)}"
@@ -73,7 +80,17 @@ def rope_objection(config: Mapping[str, Any], *, allows_part: bool) -> str | Non
     needed = _KNOWN[rope.kind] if rope.kind == "llama3" else _KNOWN[rope.kind] & {"factor"}
     if missing := sorted(needed - rope.settings.keys()):
         return f"its rotary positions lack {', '.join(missing)}"
+    if rope.kind == "llama3" and not (
+        rope.settings["low_freq_factor"] < rope.settings["high_freq_factor"]
+    ):
+        return "low_freq_factor of its rotary positions is not below high_freq_factor"
     return None
+
+
+def _is_sound(value: object) -> bool:
+    """Return whether a value is a positive number that a 32-bit float can hold."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and _LEAST < value < 1 / _LEAST  # type: ignore[operator]
 
 
 def write_rope(writer: GGUFWriter, rope: Rope, num_dimensions: int, context: int) -> None:

@@ -10,6 +10,7 @@ SentencePiece in a run of one character, which has several cuts of the same scor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -211,7 +212,14 @@ def _unigram_scores(model: Mapping[str, Any], types: list[int]) -> list[float]:
     normal = [score for (_, score), kind in zip(pieces, types, strict=False) if kind == NORMAL]
     if not normal:
         raise ModelError("the tokenizer has no piece that stands for text", hint=OTHER_FORMAT)
-    scale = 1_000 / (10 - min(normal))
+    worst = min(normal)
+    if not all(map(math.isfinite, normal)) or worst >= 10:
+        raise ModelError(
+            f"GGUF cannot hold this tokenizer: its pieces have scores such as {worst}, which are "
+            "no logarithms of probabilities",
+            hint=OTHER_FORMAT,
+        )
+    scale = 1_000 / (10 - worst)
     scores = [
         scale * score if kind == NORMAL else _NEVER
         for (_, score), kind in zip(pieces, types, strict=False)

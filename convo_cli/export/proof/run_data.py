@@ -64,6 +64,8 @@ def read_run_data(source: Source) -> RunData:
     validation = list[Dialogue]()
     try:
         data = read_config(run).data
+        if data.validation_split is not None and "training_texts" in absent:
+            absent["perplexity"] = _CHANGED.format("the training data, which holds it,")
         for file in _at(loaded.info.validation, data.validation):
             validation += _dialogues(file, data, _MAX_VALIDATION)
         if data.validation_split is not None and split:

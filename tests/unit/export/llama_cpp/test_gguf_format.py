@@ -128,6 +128,16 @@ def test_positions_in_both_forms_of_a_config_are_accepted(config):
 REFUSED: dict[str, dict[str, Any]] = {
     "dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
     "longrope": {"rope_scaling": {"type": "longrope", "long_factor": [1.0]}},
+    "rope_theta of its rotary positions is inf": {"rope_theta": float("inf")},
+    "rope_theta of its rotary positions is 1000000": {"rope_theta": 10**400},
+    "rope_theta of its rotary positions is 10000, not": {"rope_theta": "10000"},
+    "rope_theta of its rotary positions is True": {"rope_theta": True},
+    "factor of its rotary positions is 8.0, not a": {
+        "rope_scaling": {"type": "linear", "factor": "8.0"}
+    },
+    "factor of its rotary positions is 0": {"rope_scaling": {"type": "yarn", "factor": 0}},
+    "factor of its rotary positions is nan": {"rope_scaling": {**LLAMA3, "factor": float("nan")}},
+    "not below high_freq_factor": {"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}},
     "lack factor": {"rope_scaling": {"type": "linear"}},
     "lack high_freq_factor": {
         "rope_scaling": {key: LLAMA3[key] for key in LLAMA3 if key != "high_freq_factor"}

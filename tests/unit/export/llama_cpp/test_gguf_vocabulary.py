@@ -268,3 +268,14 @@ def test_the_space_before_a_text_is_stated(spec):
     }
     spec["pre_tokenizer"] = None
     assert vocabulary_of(spec, (), num_tokens(spec)).adds_space
+
+
+@pytest.mark.parametrize("score", [10.0, 20.0, float("inf"), float("-inf"), float("nan")])
+def test_scores_that_are_no_logarithms_are_refused(score):
+    pieces = [["<unk>", score], *([f"<0x{one:02X}>", 0.0] for one in range(256)), ["a", score]]
+    spec = {
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "model": {"type": "Unigram", "byte_fallback": True, "unk_id": 0, "vocab": pieces},
+    }
+    with pytest.raises(ModelError, match="no logarithms of probabilities"):
+        vocabulary_of(spec, (), 300)
