@@ -16,7 +16,7 @@ from convo_cli.model.decoding.generator import Generator
 from convo_cli.model.decoding.sampling_defaults import set_generation_defaults
 from convo_cli.text.contract import save_encoder
 from convo_cli.text.encoder import DialogueEncoder
-from tests.random_models import build
+from tests.gguf_models import model_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,11 +26,7 @@ ROWS = 5
 
 def source_of(folder: Path, family: tuple[str, dict[str, Any]], encoder: DialogueEncoder) -> Source:
     """Return a random model whose norms and biases are random too, with its files in a folder."""
-    model = build(*family, len(encoder.tokenizer) + ROWS)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 1:
-                weight += torch.randn_like(weight) * 0.1
+    model = model_of(*family, encoder, ROWS)
     set_generation_defaults(model, encoder, GenerationSettings())
     folder.mkdir(parents=True)
     model.config.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Small tokenizers and models of the kinds that GGUF holds, and files of them."""
+"""Small tokenizers, encoders and models of the kinds that exports hold, and GGUF files of them."""
 
 from __future__ import annotations
 

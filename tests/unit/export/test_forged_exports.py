@@ -9,6 +9,7 @@ import pytest
 
 from convo_cli.errors import CheckpointError
 from convo_cli.export import verifying
+from convo_cli.export.bounded import bounded_runtime
 from convo_cli.export.exporting import export_checkpoint
 from convo_cli.export.verifying import verify_folder
 from convo_cli.storage.sealed import read_manifest
@@ -27,7 +28,7 @@ def folder(exported, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("it was opened")
 
-    monkeypatch.setattr(verifying, "BoundedRuntime", refuse)
+    monkeypatch.setattr(bounded_runtime, "BoundedRuntime", refuse)
     shutil.copytree(exported, tmp_path / "copy")
     return tmp_path / "copy"
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from convo_cli.config.schema import TokenizerConfig
-from convo_cli.text.encoder import DialogueEncoder
-from convo_cli.text.templates.template import make_template
-from convo_cli.text.tokenizers.trained import (
-    add_special_tokens,
-    from_sentencepiece,
-    train_sentencepiece,
-)
+from tests.gguf_models import encoder_of, spiece_tokenizer
 from tests.slow_tokenizers import texts
 
 
@@ -34,18 +27,8 @@ def byte_level():
 
 @pytest.fixture(scope="session")
 def kinds():
-    def encoder(tokenizer):
-        template = make_template("turns", tokenizer)
-        add_special_tokens(tokenizer, template.special_tokens)
-        tokenizer.eos_token = tokenizer.pad_token = template.stop_tokens[-1]
-        return DialogueEncoder(tokenizer, template, max_length=128)
-
-    def sentencepiece(kind):
-        config = TokenizerConfig(kind=kind, vocab_size=700)
-        return from_sentencepiece(train_sentencepiece(texts(), config))
-
     return {
-        "byte-level": encoder(byte_level()),
-        "bpe": encoder(sentencepiece("bpe")),
-        "unigram": encoder(sentencepiece("unigram")),
+        "byte-level": encoder_of(byte_level()),
+        "bpe": encoder_of(spiece_tokenizer("bpe", texts())),
+        "unigram": encoder_of(spiece_tokenizer("unigram", texts())),
     }
