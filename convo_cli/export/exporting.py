@@ -82,6 +82,8 @@ class Exported:
     files: tuple[str, ...]
     num_bytes: int
     receipt: Receipt
+    max_length: int
+    """Tokens of the windows that the model was trained on."""
 
 
 def export_checkpoint(
@@ -187,7 +189,8 @@ def _export(
         make_directory(out.parent)
     require_space(out, _num_bytes(source, dtype, is_merged=is_merged))
     publish_directory(out, fill)
-    return Exported(source.folder, source.loaded, out, *_written(out), receipts[0])
+    max_length = source.generator.encoder.max_length
+    return Exported(source.folder, source.loaded, out, *_written(out), receipts[0], max_length)
 
 
 def _num_bytes(source: Source, dtype: Dtype, *, is_merged: bool) -> int:

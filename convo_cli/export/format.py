@@ -93,12 +93,13 @@ class About:
     server: str | None = None
     """A command that serves the export to OpenAI's client on port 8000; None if there is none.
 
-    The model card shows it, with the client.
+    The model card shows it, with the client. Its field is ``max_length``.
     """
     commands: tuple[str, ...] = ()
     """Commands that run the export, printed after it, for `str.format`.
 
-    Fields: ``folder`` as typed into a shell; ``name``, of lower-case letters, digits and dashes.
+    Fields: ``folder`` as typed into a shell; ``name``, of lower-case letters, digits and dashes;
+    ``max_length``.
     """
     remark: str | None = None
     """A sentence that is printed after the export."""

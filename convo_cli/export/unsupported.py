@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -106,10 +106,10 @@ def unusable_package(name: str, about: About, error: Exception) -> UsageError:
     )
 
 
-def _missing_package(name: str, about: About, modules: Iterable[str]) -> UsageError:
-    packages = _listed(about.writes_with, "and") or "other packages"
+def _missing_package(name: str, about: About, modules: Sequence[str]) -> UsageError:
+    verb = "is" if len(modules) == 1 else "are"
     return UsageError(
-        f"--format {name} needs {packages} (not installed: {', '.join(modules)})",
+        f"--format {name} cannot be written: {_listed(modules, 'and')} {verb} not installed",
         hint=f'pip install "convo-cli[{about.extra}]"' if about.extra else None,
     )
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from convo_cli.export.exporting import Exported
     from convo_cli.export.format import About
-    from convo_cli.export.proof.receipt import Compared, Receipt, Replies, RuntimeVersion
+    from convo_cli.export.proof.receipt import Compared, Receipt, RuntimeVersion
     from convo_cli.export.verifying import Verified
 
 _PARTS = {
-    "hard_texts": "hard texts",
-    "training_texts": "training texts",
+    "hard_texts": "hard texts of convo's own",
+    "training_texts": "texts of the training data",
     "prompts": "prompts",
 }
-"""Fields of the receipt, with the words for people."""
+"""Fields of the receipt whose tokens are compared, with the words for people."""
 _LONGEST_NAME = 60
 
 
@@ -61,7 +61,11 @@ def show_export(exported: Exported, about: About, *, is_quiet: bool) -> None:
     lines.append(f"{size(exported.num_bytes)} in {counted(len(exported.files), 'file')}")
     if about.remark:
         lines.append(about.remark)
-    fields = {"folder": typeable(exported.out), "name": _name(exported.out)}
+    fields = {
+        "folder": typeable(exported.out),
+        "name": _name(exported.out),
+        "max_length": exported.max_length,
+    }
     commands = [command.format(**fields) for command in about.commands]
     if commands:
         lines += ["next:", *(f"  {command}" for command in commands)]
@@ -92,7 +96,7 @@ def show_verified(verified: Verified, *, is_quiet: bool) -> None:
     if verified.num_files:
         lines.append(f"{counted(verified.num_files, 'file')} as they were written")
     if verified.runtime is not None:
-        lines.append(f"equal to the checkpoint in {_counts(verified, verified.runtime)}")
+        lines += _compared(verified, verified.runtime, "the checkpoint")
     lines += verified.notes
     typer.echo(printable(str(verified.folder)))
     if not is_quiet:
@@ -105,60 +109,62 @@ def receipt_lines(receipt: Receipt, source: str, out: str) -> Iterator[str]:
     ``out`` is the export's folder as typed into a shell.
     """
     if receipt.runtime is None:
-        yield f"not checked here: {receipt.how_to_check.replace('FOLDER', out)}"
+        yield f"to check it: {receipt.how_to_check.replace('FOLDER', out)}"
         return
-    how = "equal to" if is_equal(receipt) else "compared with"
-    yield f"{how} {source} in {_counts(receipt, receipt.runtime)}"
+    yield from _compared(receipt, receipt.runtime, source)
     replies = receipt.replies
     if replies is not None and replies.num_ties:
         verb = "differs" if replies.num_ties == 1 else "differ"
         yield (
-            f"{replies.num_ties:,} of {replies.num:,} replies {verb} only where two tokens are as "
-            "likely"
+            f"  {replies.num_ties:,} of {replies.num:,} replies {verb} only where two tokens are "
+            "as likely"
         )
     if receipt.perplexity is not None:
         both = receipt.perplexity
         yield (
-            f"perplexity on {counted(both.num_targets, 'target')} of {both.data_in_words}: "
+            f"  perplexity on {both.data_in_words} ({counted(both.num_targets, 'token')}): "
             f"{both.export:.4g} (checkpoint: {both.checkpoint:.4g})"
         )
-    for name, words in {**_PARTS, "replies": "replies"}.items():
+    for name in (*_PARTS, "replies"):
         part = getattr(receipt, name)
         if part is not None and part.first_difference is not None:
-            yield f"first difference in the {words}: {part.first_difference}"
+            yield f"  first difference in the {_words(name)}: {part.first_difference}"
     for name, reason in receipt.absent.items():
-        yield f"not compared: {_PARTS.get(name, name.replace('_', ' '))} ({reason})"
+        yield f"  not compared: {_words(name)} ({reason})"
 
 
-def _counts(compared: Receipt | Verified, runtime: RuntimeVersion) -> str:
-    """Return the program, and what it read alike."""
-    classes = f" ({', '.join(runtime.classes)})" if runtime.classes else ""
-    parts = ((getattr(compared, name, None), words) for name, words in _PARTS.items())
-    counts = [_count(part, words) for part, words in parts if part is not None]
-    if compared.replies is not None:
-        counts.append(_replies(compared.replies))
+def _compared(compared: Receipt | Verified, runtime: RuntimeVersion, source: str) -> Iterator[str]:
+    """Yield the program, and what it gave like the checkpoint."""
     name, version = runtime.name, runtime.version
     program = version if version.startswith(name) else f"{name} ({version})"
-    return f"{program}{classes}: {', '.join(counts)}"
+    how = "equal to" if is_equal(compared) else "compared with"
+    yield f"{how} {source} in {program}:"
+    parts = ((getattr(compared, name, None), words) for name, words in _PARTS.items())
+    counts = [_count(part, words) for part, words in parts if part is not None]
+    if counts:
+        yield f"  same tokens: {', '.join(counts)}"
+    if (replies := compared.replies) is not None:
+        share = _share(replies.num_equal_tokens, replies.num_tokens)
+        yield f"  replies of {replies.num:,} prompts without sampling: {share} the same"
 
 
-def is_equal(receipt: Receipt) -> bool:
+def is_equal(compared: Receipt | Verified) -> bool:
     """Return whether everything that was compared is the same, ties aside."""
-    parts = [getattr(receipt, name) for name in (*_PARTS, "replies")]
+    parts = [getattr(compared, name, None) for name in (*_PARTS, "replies")]
     return all(part is None or part.first_difference is None for part in parts)
 
 
+def _words(field: str) -> str:
+    return field.replace("_", " ")
+
+
 def _count(part: Compared, words: str) -> str:
-    if part.num == part.num_equal:
-        return f"{part.num:,} {words}"
-    return f"{part.num_equal:,} of {part.num:,} {words} ({part.num_equal / part.num:.1%})"
+    return _share(part.num_equal, part.num, words)
 
 
-def _replies(replies: Replies) -> str:
-    if replies.num_tokens == replies.num_equal_tokens:
-        return counted(replies.num_tokens, "reply token")
-    share = replies.num_equal_tokens / replies.num_tokens
-    return f"{replies.num_equal_tokens:,} of {replies.num_tokens:,} reply tokens ({share:.1%})"
+def _share(num_equal: int, num: int, words: str = "tokens") -> str:
+    share = "" if num == num_equal else f" ({num_equal / num:.1%})"
+    return f"{num_equal:,} of {num:,} {words}{share}"
 
 
 def _name(out: Path) -> str:

@@ -97,7 +97,7 @@ def _check(receipt: Receipt) -> Iterator[str]:
         yield f"Not checked where it was written, because its runtime was not installed. {again}."
         return
     parts = [
-        _compared(receipt.hard_texts, "hard texts"),
+        _compared(receipt.hard_texts, "hard texts (convo's own, of many scripts and signs)"),
         _compared(receipt.training_texts, "texts of the training data"),
         _compared(receipt.prompts, "prompts"),
     ]
@@ -108,12 +108,11 @@ def _check(receipt: Receipt) -> Iterator[str]:
         parts.append(f"{equal}{ties}")
     same = ", ".join(part for part in parts if part)
     by = as_code(receipt.runtime.version)
-    yield f"Opened by {by}, it gave the checkpoint's ids for {same}."
+    yield f"Opened by {by}, it gave the checkpoint's tokens for {same}."
     if (found := receipt.perplexity) is not None:
-        data = "validation targets" if found.data == "validation" else "tokens of its replies"
         again = (
-            f"Perplexity of {found.num_targets:,} {data}: {number(found.export, 5)}, of the "
-            f"checkpoint {number(found.checkpoint, 5)}. {again}"
+            f"Perplexity on {found.data_in_words} ({counted(found.num_targets, 'token')}): "
+            f"{number(found.export, 5)}; the checkpoint's is {number(found.checkpoint, 5)}. {again}"
         )
     yield f"{again}."
 
@@ -136,7 +135,10 @@ def _limits(source: Source, facts: CardFacts) -> Iterator[str]:
     if facts.test is None:
         scored = "the validation data" if facts.evaluation is not None else "no data"
         yield f"It was scored on {scored}, and on no test data."
-    yield "Truthfulness, safety and bias were not measured, and neither were other languages."
+    yield (
+        "Truthfulness, safety and bias were not measured, and neither were languages that the "
+        "data lack."
+    )
 
 
 def _base(base: Base | None) -> Iterator[str]:

@@ -9,8 +9,8 @@ from convo_cli.errors import typeable
 
 _LONGEST = 96  # characters of a repository's name
 UPLOAD_NOTE = (
-    "before you publish it, fill in README.md, and check that the licences of the base model and "
-    "of the training data allow it"
+    "before you publish it, complete its README.md, and check that the licences of the training "
+    "data, and of a base model if there is one, allow it"
 )
 
 

@@ -41,5 +41,6 @@ def usage(about: About, source: Source) -> str:
         base=described_base(model),
     )
     if about.server is not None:
-        text = f"{text.rstrip()}\n\n{_CLIENT.format(server=about.server)}"
+        server = about.server.format(max_length=encoder.max_length)
+        text = f"{text.rstrip()}\n\n{_CLIENT.format(server=server)}"
     return text.strip()

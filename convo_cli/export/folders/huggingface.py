@@ -34,7 +34,7 @@ def about() -> About:
         dtypes=("fp32", "fp16", "bf16"),
         runs_with=("torch", "transformers"),
         library="transformers",
-        server="convo serve path/to/this/folder",
+        server='convo serve path/to/this/folder    # pip install "convo-cli[serve]"',
         shards=True,
         uses_generation_config=True,
     )

@@ -61,7 +61,8 @@ ollama create NAME -f Modelfile
 ollama run NAME
 ```
 
-Both read special tokens in what a user types as tokens, so text from strangers can end a turn.
+llama.cpp and Ollama read a special token that a user types as that token, so text from strangers \
+can end a turn.
 
 """
 
@@ -85,9 +86,9 @@ def about() -> About:
         how_to_install_runtime="pip install xllamacpp",
         library="gguf",
         tags=("gguf", "llama.cpp"),
-        server="llama-server -m model-*.gguf --jinja --port 8000",
+        server="llama-server -m model-*.gguf --jinja -c {max_length} --port 8000",
         commands=(
-            "llama-cli -m {folder}/*.gguf --jinja",
+            "llama-cli -m {folder}/*.gguf --jinja -c {max_length}",
             "ollama create {name} -f {folder}/Modelfile && ollama run {name}",
         ),
         objection=objection,

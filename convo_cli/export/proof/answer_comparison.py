@@ -161,7 +161,13 @@ def compare_perplexities(
     if not exported - ours <= limit or (rules.has_exact_weights and ours - exported > limit):
         raise DifferenceError(
             f"in {rules.runtime}, the perplexity of {counted(len(theirs), 'target')} is "
-            f"{result.export:.4g} instead of {result.checkpoint:.4g}"
+            f"{result.export:.4g} instead of {result.checkpoint:.4g}",
+            hint=None
+            if rules.has_exact_weights
+            else (
+                f"this type of weights may be at most {_MAX_RATIO} times worse; choose one with "
+                "more bits, such as --dtype fp32"
+            ),
         )
     return result
 
@@ -198,7 +204,9 @@ def _first(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
 def _difference(what: str, ids: Sequence[int], wanted: Sequence[int]) -> str:
     place = _first(ids, wanted)
     assert place is not None, "they differ"
-    one, other = (str(each[place]) if place < len(each) else "no token" for each in (ids, wanted))
+    one, other = (
+        f"id {each[place]}" if place < len(each) else "no token" for each in (ids, wanted)
+    )
     return f"{what} differs at token {place + 1}: {one} instead of {other}"
 
 

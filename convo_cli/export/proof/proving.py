@@ -43,7 +43,7 @@ _DEFECT = (
     "this is a defect of convo, of the runtime or of the model's transformers code: please report "
     "it"
 )
-_STAGE = "checking the export"
+_STAGES = ("computing the checkpoint's replies", "comparing replies")
 
 
 def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> Receipt:
@@ -59,7 +59,7 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
     base = None if about.merges else source.base
     with ExitStack() as stack:
         runtime = None if missing else stack.enter_context(_open(name, folder, base))
-        emit(Progress(_STAGE, 0))
+        emit(Progress(_STAGES[0], 0))
         answers = ask_checkpoint(
             source.generator,
             read_run_data(source),
@@ -68,7 +68,13 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
         )
         compared: dict[str, Any] = {}
         if runtime is None:
-            emit(Notice(f"export: not checked here: {_how_to_check(about)}", is_warning=True))
+            emit(
+                Notice(
+                    f"export: not checked here, because {' and '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} not installed",
+                    is_warning=True,
+                )
+            )
         else:
             try:
                 rules = _rules(about, source, runtime.opened.name, dtype)
@@ -77,7 +83,7 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
                 raise CheckpointError(
                     f"nothing was exported: {error.message}", hint=error.hint or _DEFECT
                 ) from error
-            _notice(compared, inexact, emit)
+            _warn(compared, inexact, emit)
     write_expected(answers, inexact, folder)
     compared["absent"] = _absent(answers)
     receipt = _receipt(name, source, dtype, _how_to_check(about), compared)
@@ -139,8 +145,8 @@ def _compare(
 ) -> dict[str, Any]:
     """Return the fields of the receipt that the comparison gives."""
     name, prompts = rules.runtime, answers.prompts
-    emit(Notice(f"export: comparing it in {name} with the checkpoint"))
-    found = compare_answers(runtime, answers, rules, _STAGE, emit)
+    emit(Notice(f"export: opened in {name}, to compare it with the checkpoint"))
+    found = compare_answers(runtime, answers, rules, _STAGES[1], emit)
     if (trained := answers.training_texts) is not None:
         found["training_texts"] = compare_texts(
             "a training text", trained, runtime.text_ids(trained.texts), rules, is_own=False
@@ -160,15 +166,16 @@ def _absent(answers: CheckpointAnswers) -> dict[str, str]:
     return absent
 
 
-def _notice(compared: dict[str, Any], inexact: str | None, emit: Emit) -> None:
-    """Report what differs and is no error."""
+def _warn(compared: dict[str, Any], inexact: str | None, emit: Emit) -> None:
+    """Warn of texts that the runtime reads differently, which is then no error."""
     names = {"hard_texts": "hard texts", "training_texts": "training texts", "prompts": "prompts"}
     for field, what in names.items():
         part = compared.get(field)
         if isinstance(part, Compared) and part.num_equal < part.num:
             message = (
-                f"export: {compared['runtime'].name} reads {part.num_equal:,} of {part.num:,} "
-                f"{what} like the checkpoint ({inexact}); {part.first_difference}"
+                f"export: {compared['runtime'].name} reads {part.num - part.num_equal:,} of "
+                f"{part.num:,} {what} differently ({inexact}): in such texts the model sees other "
+                "tokens than in training"
             )
             emit(Notice(message, is_warning=True))
 

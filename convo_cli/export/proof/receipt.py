@@ -52,7 +52,11 @@ class Perplexities(_Part):
     @property
     def data_in_words(self) -> str:
         """Name the data for people."""
-        return "the validation data" if self.data == "validation" else "the checkpoint's replies"
+        return (
+            "first replies of the validation data"
+            if self.data == "validation"
+            else "the checkpoint's replies"
+        )
 
 
 class RuntimeVersion(_Part):

@@ -95,7 +95,7 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(tiny):
     with pytest.raises(UsageError) as caught:
         require_options("tiny")
     assert caught.value.message == (
-        "--format tiny needs json and no_such_package (not installed: no_such_package)"
+        "--format tiny cannot be written: no_such_package is not installed"
     )
     assert caught.value.hint == 'pip install "convo-cli[tiny]"'
     assert caught.value.exit_code == 2
