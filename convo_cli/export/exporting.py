@@ -73,7 +73,7 @@ _MAX_NAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The result of an export: its folder and files, and the receipt of the comparison."""
+    """The result of an export: its folder and files, the receipt, the tokens of a window."""
 
     source: Path
     loaded: LoadedCheckpoint | None
@@ -83,7 +83,6 @@ class Exported:
     num_bytes: int
     receipt: Receipt
     max_length: int
-    """Tokens of the windows that the model was trained on."""
 
 
 def export_checkpoint(
