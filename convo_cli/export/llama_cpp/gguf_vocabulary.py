@@ -215,8 +215,7 @@ def _unigram_scores(model: Mapping[str, Any], types: list[int]) -> list[float]:
     worst = min(normal)
     if not all(map(math.isfinite, normal)) or worst >= 10:
         raise ModelError(
-            f"GGUF cannot hold this tokenizer: its pieces have scores such as {worst}, which are "
-            "no logarithms of probabilities",
+            f"the tokenizer has scores such as {worst}, which are no logarithms of probabilities",
             hint=OTHER_FORMAT,
         )
     scale = 1_000 / (10 - worst)

@@ -21,11 +21,13 @@ def read(monkeypatch):
     """Return a reader of the data of a run that was trained on these files."""
 
     def ask(files, **settings):
-        data = DataConfig(train=[str(file) for file in files], **settings)
+        data = DataConfig(train=tuple(str(file) for file in files), **settings)
         monkeypatch.setattr(run_data, "read_config", lambda _: SimpleNamespace(data=data))
         hashed = [
             DataFile.model_construct(
-                path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest()
+                path=str(file),
+                sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+                num_lines=1,
             )
             for file in files
         ]
