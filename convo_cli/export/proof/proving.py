@@ -81,7 +81,8 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
                 compared = _compare(runtime, answers, rules, emit)
             except (DifferenceError, RuntimeFailedError) as error:
                 raise CheckpointError(
-                    f"nothing was exported: {error.message}", hint=error.hint or _DEFECT
+                    f"nothing was exported: {error.message}",
+                    hint=error.hint or _hint(about, error),
                 ) from error
             _warn(compared, inexact, emit)
     write_expected(answers, inexact, folder)
@@ -111,6 +112,17 @@ def missing_modules(about: About) -> list[str]:
 
 def _open(name: str, folder: Path, base: Path | None) -> bounded_runtime.BoundedRuntime:
     return bounded_runtime.BoundedRuntime(FORMATS[name], folder, base)
+
+
+def _hint(about: About, error: CheckpointError) -> str:
+    """Return what to do; a runtime that fails may be a broken package."""
+    if not isinstance(error, RuntimeFailedError):
+        return _DEFECT
+    program = about.runs_with[0]
+    return (
+        f"if {program} itself does not work, reinstall it: pip install --upgrade "
+        f"--force-reinstall {program}; otherwise {_DEFECT}"
+    )
 
 
 def _how_to_check(about: About) -> str:

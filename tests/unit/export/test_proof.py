@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convo_cli.errors import CheckpointError
+from convo_cli.export.bounded.runtime_pipe import RuntimeFailedError
 from convo_cli.export.exporting import _read
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.proof import proving
+from convo_cli.export.proof.answer_comparison import DifferenceError
 from convo_cli.export.proof.proving import prove
 from convo_cli.export.proof.receipt import Receipt
 
@@ -144,3 +146,10 @@ def test_without_a_prompt_that_fits_there_is_no_receipt(make_checkpoint, tmp_pat
     FORMATS["huggingface"].write(source, tmp_path / "out", "fp32", lambda event: None)
     with pytest.raises(CheckpointError, match="no test prompt fits into 4 tokens"):
         prove("huggingface", tmp_path / "out", source, "fp32", lambda event: None)
+
+
+def test_a_runtime_that_fails_is_reinstalled_and_other_ids_are_reported():
+    about = FORMATS["gguf"].about()
+    failed = proving._hint(about, RuntimeFailedError("it cannot be opened or used (ImportError)"))
+    assert "pip install --upgrade --force-reinstall xllamacpp; otherwise this is a def" in failed
+    assert "pip install" not in proving._hint(about, DifferenceError("other ids"))
