@@ -58,7 +58,6 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
     # A merged adapter needs no base.
     base = None if about.merges else source.base
     with ExitStack() as stack:
-        runtime = None if missing else stack.enter_context(_open(name, folder, base))
         emit(Progress(_STAGES[0], 0))
         answers = ask_checkpoint(
             source.generator,
@@ -67,6 +66,8 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
             tie=about.tie(source.generator.model.config.to_dict()),
         )
         compared: dict[str, Any] = {}
+        # Its time limit begins here, so it holds none of the checkpoint's own computing.
+        runtime = None if missing else stack.enter_context(_open(name, folder, base))
         if runtime is None:
             emit(
                 Notice(
