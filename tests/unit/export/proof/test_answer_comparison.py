@@ -63,7 +63,7 @@ def test_a_prompt_has_its_first_space():
 def test_an_unexplained_text_or_prompt_is_an_error():
     rules = Rules("a program", "a reason", has_exact_weights=False, explains=lambda one: False)
     texts = Texts(["text 1"], ["a"], [[1]], 0)
-    with pytest.raises(DifferenceError, match=r"text 1.* differs at token 1: 2 instead of 1"):
+    with pytest.raises(DifferenceError, match=r"text 1.* differs at token 1: id 2 instead of id 1"):
         compare_texts("a text", texts, [[2]], rules, is_own=False)
     with pytest.raises(DifferenceError, match=r"the prompt of dialogue 1 .* differs at token 1"):
         compare_prompts([prompt([1])], [[2]], rules, 0)
@@ -71,7 +71,7 @@ def test_an_unexplained_text_or_prompt_is_an_error():
 
 def test_a_reply_may_differ_first_at_a_tie_alone():
     assert compare_replies([prompt([1], [5, 6, 7], {1})], [[5, 9, 9]], EXACT).num_ties == 1
-    with pytest.raises(DifferenceError, match="differs at token 3: 9 instead of 7"):
+    with pytest.raises(DifferenceError, match="differs at token 3: id 9 instead of id 7"):
         compare_replies([prompt([1], [5, 6, 7], {1})], [[5, 6, 9]], EXACT)
 
 
