@@ -43,6 +43,18 @@ def read_contract(folder: Path) -> DialogueContract | None:
 
 def differing_fields(folder: Path, contract: DialogueContract) -> Iterator[str]:
     """Yield a sentence for each field that differs from dialogue.json; absent files are skipped."""
+    yield from differing_texts(folder, contract)
+    if (folder / "tokenizer.json").is_file():
+        try:
+            load_encoder(folder)
+        except ChangedError as error:
+            yield error.message.removeprefix(f"{folder}: ")
+        except ConvoError as error:
+            yield error.message.removeprefix(f"{folder}/")
+
+
+def differing_texts(folder: Path, contract: DialogueContract) -> Iterator[str]:
+    """Yield the differences in files that are read without loading a tokenizer."""
     for name, check in _CHECKS.items():
         file = folder / name
         try:
@@ -54,13 +66,6 @@ def differing_fields(folder: Path, contract: DialogueContract) -> Iterator[str]:
             raise
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             yield f"{name}: cannot be read ({quoted(str(error), 200)[1:-1]})"
-    if (folder / "tokenizer.json").is_file():
-        try:
-            load_encoder(folder)
-        except ChangedError as error:
-            yield error.message.removeprefix(f"{folder}: ")
-        except ConvoError as error:
-            yield error.message.removeprefix(f"{folder}/")
 
 
 def _template(content: str, contract: DialogueContract) -> Iterator[str]:

@@ -36,7 +36,8 @@ def as_code(text: str) -> str:
     if not shown:
         return "(empty)"
     fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
-    space = " " if shown[:1] in ("`", " ") or shown[-1:] in ("`", " ") else ""
+    is_blank = not shown.strip(" ")  # a parser strips no space from code that is only spaces
+    space = " " if not is_blank and {shown[0], shown[-1]} & {"`", " "} else ""
     return f"{fence}{space}{shown}{space}{fence}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convo_cli.events import Emit, Notice
-from convo_cli.export.format import About, Dtype, Runtime
+from convo_cli.export.format import About, Dtype, OtherReading, Runtime
 from convo_cli.export.tokenizer_kinds import tokenizer_json_kind
 from convo_cli.runs.model_folder import LEGACY_WEIGHTS
 from convo_cli.storage.foreign_files import remove_foreign_entries
@@ -54,6 +54,7 @@ def about() -> About:
         "export without --format",
         architectures=frozenset({"gpt2"}),
         inexact=_inexact,
+        explains=_explains,
         runs_with=("torch", "transformers"),
         library="transformers",
         uses_generation_config=True,
@@ -64,6 +65,21 @@ def _inexact(tokenizer: Mapping[str, Any]) -> str | None:
     if tokenizer_json_kind(dict(tokenizer)) in ("unigram", "sentencepiece bpe"):
         return "its spiece.model is read by SentencePiece, which cuts a few texts differently"
     return None
+
+
+def _explains(tokenizer: Mapping[str, Any], reading: OtherReading) -> bool:
+    """Return whether a prompt is the same text in other pieces; a template may not differ."""
+    if not reading.is_prompt:
+        return True
+    vocab = tokenizer["model"]["vocab"]
+    names = vocab if isinstance(vocab, dict) else {piece: k for k, (piece, _) in enumerate(vocab)}
+    pieces = {index: piece for piece, index in names.items()}
+    pieces |= {one["id"]: one["content"] for one in tokenizer.get("added_tokens") or ()}
+    text, wanted = (
+        "".join(pieces.get(index, f"<{index}>") for index in ids)
+        for ids in (reading.ids, reading.wanted)
+    )
+    return text == wanted
 
 
 def write(source: Source, folder: Path, dtype: Dtype, emit: Emit) -> None:

@@ -32,7 +32,7 @@ from convo_cli.export.proof.probe_dialogues import scripts_in
 from convo_cli.export.proof.receipt import Compared, Receipt
 from convo_cli.export.proof.run_data import read_run_data
 from convo_cli.export.source import Source
-from convo_cli.export.stated_fields import read_contract
+from convo_cli.export.stated_fields import differing_texts, read_contract
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
 from convo_cli.storage.sealed import file_sha256
@@ -95,7 +95,10 @@ def prove(name: str, folder: Path, source: Source, dtype: Dtype, emit: Emit) -> 
 
 
 def _require_contract(folder: Path, source: Source) -> None:
-    """Raise CheckpointError unless dialogue.json is the checkpoint's, but for older words."""
+    """Raise CheckpointError if a file states another contract than the checkpoint has.
+
+    dialogue.json may have the older words of a chat template.
+    """
     found, wanted = read_contract(folder), contract_of(source.generator.encoder)
     if (
         found is not None
@@ -104,6 +107,9 @@ def _require_contract(folder: Path, source: Source) -> None:
         raise CheckpointError(
             f"nothing was exported: its {DIALOGUE_FILE} is not that of the checkpoint", hint=_DEFECT
         )
+    # No test dialogue shows every difference of a template, such as one that does not trim texts.
+    if difference := next(differing_texts(folder, wanted), None):
+        raise CheckpointError(f"nothing was exported: {difference}", hint=_DEFECT)
 
 
 def missing_modules(about: About) -> list[str]:

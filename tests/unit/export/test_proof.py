@@ -105,11 +105,30 @@ def _swap_tokens(folder):
         (_swap_tokens, "hard text|the prompt of dialogue"),
     ],
 )
-def test_a_damage_prevents_the_receipt_and_is_named(copy, source, damage, said):
+def test_a_damage_prevents_the_receipt_and_is_named(copy, source, damage, said, monkeypatch):
     damage(copy)
+    monkeypatch.setattr(proving, "differing_texts", lambda folder, contract: iter(()))
     with pytest.raises(CheckpointError, match=f"nothing was exported: in transformers, .*{said}"):
         prove("huggingface", copy, source, "fp32", lambda event: None)
     assert not (copy / "receipt.json").exists()
+
+
+def _trim_no_text(folder):
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("| trim", ""))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_trim_no_text, "chat_template.jinja: another chat template"),
+        (_change("generation_config.json", eos_token_id=5), "eos_token_id is .5., but"),
+    ],
+)
+def test_a_file_that_states_another_contract_prevents_the_receipt(copy, source, damage, said):
+    damage(copy)
+    with pytest.raises(CheckpointError, match=f"nothing was exported: .*{said}"):
+        prove("huggingface", copy, source, "fp32", lambda event: None)
 
 
 def test_without_its_runtime_an_export_says_that_it_was_not_checked(copy, source, monkeypatch):

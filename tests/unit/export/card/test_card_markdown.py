@@ -70,6 +70,9 @@ def test_a_text_is_a_heading_a_paragraph_an_item_or_a_cell_and_no_more(text):
 
 
 @given(TEXTS)
+@example(" ")
+@example("  ")
+@example(" `")
 def test_a_text_in_code_or_in_a_cell_is_the_text(text):
     shown = visible(text)
     _, content, inline = words_of(MARKDOWN.parse(f"It ends with {as_code(text)}; then"))
