@@ -71,10 +71,20 @@ def model(change: Callable[[Path], object]) -> Callable[[Path], object]:
 
     def prepare(work: Path) -> None:
         shutil.copytree(work / EXPORT, work / "model")
-        remove("model/MANIFEST.json", "model/dialogue.json")(work)
+        own = ("MANIFEST.json", "dialogue.json", "receipt.json", "expected.json")
+        remove(*(f"model/{name}" for name in own))(work)
         change(work / "model")
 
     return prepare
+
+
+def without_chat_template(folder: Path) -> None:
+    """Remove the chat template from both files that state it."""
+    (folder / "chat_template.jinja").unlink()
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["chat_template"]
+    file.write_text(json.dumps(config))
 
 
 def other_export(work: Path) -> None:
@@ -407,7 +417,7 @@ CASES = {
         train(*PRETRAINED, "dialogue.template=native"),
         2,
         "dialogue.template is native, but this tokenizer has no chat template",
-        model(remove("chat_template.jinja")),
+        model(without_chat_template),
     ),
     # Resume.
     "resume: not there": Case("resume runs/nope", 2, "runs/nope: no such run directory"),
@@ -616,7 +626,7 @@ CASES = {
         "chat model",
         2,
         "model: no dialogue.json and no chat template",
-        model(remove("chat_template.jinja")),
+        model(without_chat_template),
     ),
     # Evaluate.
     "evaluate: missing data": Case(
