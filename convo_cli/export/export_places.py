@@ -15,7 +15,9 @@ from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.storage.sealed import MANIFEST_FILE
 
 _MAX_NAME_BYTES = 235
-"""Most systems allow 255; temporary names are longer than that of the folder."""
+"""Temporary names are longer than that of the folder."""
+_MAX_NAME_BYTES_OF_SYSTEMS = 255
+"""`cli.arguments` answers longer names, for every command."""
 
 
 def require_outside(out: Path, source: Path) -> None:
@@ -31,7 +33,8 @@ def require_outside(out: Path, source: Path) -> None:
 
 def require_usable_name(out: Path) -> None:
     """Raise UsageError for a path that is not UTF-8 or a name that is too long."""
-    if (size := len(os.fsencode(out.name))) > _MAX_NAME_BYTES:
+    size = len(os.fsencode(out.name))
+    if _MAX_NAME_BYTES < size <= _MAX_NAME_BYTES_OF_SYSTEMS:
         raise UsageError(
             f"{out.name[:40]}…: this name is too long ({size} bytes)",
             hint=f"give a name of at most {_MAX_NAME_BYTES} bytes, because convo writes the folder "
