@@ -17,7 +17,7 @@ from convo_cli.storage.sealed import MANIFEST_FILE
 _MAX_NAME_BYTES = 235
 """Temporary names are longer than that of the folder."""
 _MAX_NAME_BYTES_OF_SYSTEMS = 255
-"""`cli.arguments` answers longer names, for every command."""
+"""Longer names get the answer that every command gives (`errors`)."""
 
 
 def require_outside(out: Path, source: Path) -> None:
