@@ -163,7 +163,7 @@ def test_a_signal_in_the_proof_leaves_neither_files_nor_processes(work, number, 
     process = start(work, "export", RUN, "out", "--format", name)
     try:
         for line in process.stderr:
-            if b"export: compar" in line:
+            if b"to compare it with" in line:
                 break
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
