@@ -24,11 +24,22 @@ def is_stopping(error: BaseException | None) -> bool:
     return False
 
 
-def silencing_interrupts(hook: Callable[[UnraisableHookArgs], Any]) -> Callable[..., None]:
-    """Return the hook without an Interrupt that Python cannot raise, for example in `__del__`."""
+def silencing_interrupts(
+    hook: Callable[[UnraisableHookArgs], Any], is_stop_requested: Callable[[], bool]
+) -> Callable[..., None]:
+    """Return the hook without what an Interrupt leaves that Python cannot raise.
+
+    That is an Interrupt in `__del__`, and the `__del__` of an object whose constructor an Interrupt
+    has left, which lacks attributes, such as asyncio's loop.
+    """
 
     def unless_interrupt(unraisable: UnraisableHookArgs) -> None:
-        if not issubclass(unraisable.exc_type, Interrupt):
+        is_unfinished = (
+            issubclass(unraisable.exc_type, AttributeError)
+            and getattr(unraisable.object, "__name__", None) == "__del__"
+            and is_stop_requested()
+        )
+        if not (is_unfinished or issubclass(unraisable.exc_type, Interrupt)):
             hook(unraisable)
 
     return unless_interrupt

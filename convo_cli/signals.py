@@ -226,13 +226,14 @@ def listening() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, request.handle) for number in numbers}
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     hook_before = sys.unraisablehook
-    sys.unraisablehook = silencing_interrupts(hook_before)
+    sys.unraisablehook = silencing_interrupts(hook_before, lambda: request.is_set)
     _current = request
     try:
         yield request
     finally:
         _current = None
-        sys.unraisablehook = hook_before
+        if not request.is_set:  # else the error that ends the command still holds such objects
+            sys.unraisablehook = hook_before
         signal.set_wakeup_fd(wakeup_before)
         theirs.close()
         for number, handler in before.items():

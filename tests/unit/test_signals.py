@@ -174,6 +174,14 @@ class Deleted:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
 
+class Unfinished:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.name = "never set"
+
+    def __del__(self):
+        print(self.name)
+
 def swallow():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -186,7 +194,7 @@ def convert():
     except BaseException as error:
         raise ImportError("damaged") from error
 
-kinds = {"except": swallow, "del": Deleted, "convert": convert}
+kinds = {"except": swallow, "del": Deleted, "convert": convert, "unfinished": Unfinished}
 try:
     with listening() as stop, stop.interrupting("stopped"):
         try:
@@ -202,7 +210,7 @@ except StoppedError as error:
 """
 
 
-@pytest.mark.parametrize("where", ["except", "del", "convert"])
+@pytest.mark.parametrize("where", ["except", "del", "convert", "unfinished"])
 def test_a_request_that_library_code_swallows_or_converts_stops_the_work_all_the_same(where):
     """Cleaning up is not interrupted."""
     ran = subprocess.run(
