@@ -221,20 +221,19 @@ def listening() -> Iterator[StopRequest]:
     request = StopRequest(frozenset(numbers))
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    watcher = threading.Thread(target=request.watch, args=(ours,), daemon=True)
-    watcher.start()
+    (watcher := threading.Thread(target=request.watch, args=(ours,), daemon=True)).start()
     before = {number: signal.signal(number, request.handle) for number in numbers}
-    wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    hook_before = sys.unraisablehook
-    sys.unraisablehook = silencing_interrupts(hook_before, lambda: request.is_set)
+    fd, hook = theirs.fileno(), sys.unraisablehook
+    wakeup = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    sys.unraisablehook = silencing_interrupts(hook, lambda: request.is_set)
     _current = request
     try:
         yield request
     finally:
         _current = None
         if not request.is_set:  # else the error that ends the command still holds such objects
-            sys.unraisablehook = hook_before
-        signal.set_wakeup_fd(wakeup_before)
+            sys.unraisablehook = hook
+        signal.set_wakeup_fd(wakeup)
         theirs.close()
         for number, handler in before.items():
             signal.signal(number, handler)
