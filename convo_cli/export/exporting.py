@@ -64,7 +64,7 @@ _REPLACED = {
     STATE_FILE,
     ADAPTER_BASE,
 }
-"""Files that every export gets anew, or that only training needs: no notice names them."""
+"""Files that every export writes itself, or that only training needs: no notice names them."""
 _MARGIN = 2**21  # bytes, for the card, the receipt and the manifest
 _SHARES: dict[Dtype, float] = {"fp32": 1, "fp16": 0.5, "bf16": 0.5, "q8_0": 0.3, "int8": 0.3}
 """Bytes of weights for each byte in fp32."""

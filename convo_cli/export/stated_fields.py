@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from convo_cli.errors import ChangedError, CheckpointError, ConvoError
 from convo_cli.export.format import TEMPLATE_FILE
@@ -21,6 +21,7 @@ from convo_cli.text.contract import DialogueContract, load_encoder
 from convo_cli.text.templates.template import as_before_parts
 from convo_cli.wording import quoted
 
+_Stated = TypeVar("_Stated", bound=BaseModel)
 _LENGTHS = ("max_position_embeddings", "n_positions")
 _MAX_SHOWN = 60
 
@@ -28,17 +29,27 @@ _MAX_SHOWN = 60
 def read_contract(folder: Path) -> DialogueContract | None:
     """Return the contract of a folder; None without one, CheckpointError if it cannot be read."""
     file = folder / DIALOGUE_FILE
+    hint = "copy or export the folder again"
+    return read_stated(file, DialogueContract, MAX_CONFIG_BYTES, "cannot be read", hint)
+
+
+def read_stated(
+    file: Path, kind: type[_Stated], max_bytes: int, fault: str, hint: str
+) -> _Stated | None:
+    """Return what a JSON file states; None without the file.
+
+    Raises CheckpointError with ``fault`` and ``hint`` for a file of another form, PermissionError
+    for one that this user may not read.
+    """
     try:
-        return DialogueContract.model_validate_json(read_linked(file, MAX_CONFIG_BYTES))
+        return kind.model_validate_json(read_linked(file, max_bytes))
     except FileNotFoundError:
         return None
     except PermissionError:
         raise
     except (ValidationError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise CheckpointError(
-            f"{file}: cannot be read ({first})", hint="copy or export the folder again"
-        ) from error
+        raise CheckpointError(f"{file}: {fault} ({first})", hint=hint) from error
 
 
 def differing_fields(folder: Path, contract: DialogueContract) -> Iterator[str]:

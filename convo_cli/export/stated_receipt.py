@@ -6,14 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from convo_cli.errors import CheckpointError
 from convo_cli.export.formats import FORMATS
 from convo_cli.export.proof.receipt import EXPECTED_FILE, Receipt
+from convo_cli.export.stated_fields import read_stated
 from convo_cli.runs.model_folder import DIALOGUE_FILE
 from convo_cli.runs.provenance.other_exports import RECEIPT_FILE
-from convo_cli.storage.files import read_linked
 from convo_cli.storage.sealed import MANIFEST_FILE
 from convo_cli.text.contract import DialogueContract, sha256_of
 
@@ -22,19 +19,8 @@ _MAX_RECEIPT_BYTES = 2**20
 
 def read_receipt(folder: Path) -> Receipt | None:
     """Return the receipt of a folder; None without one, CheckpointError if it is not one."""
-    file = folder / RECEIPT_FILE
-    try:
-        return Receipt.model_validate_json(read_linked(file, _MAX_RECEIPT_BYTES))
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        raise
-    except (ValidationError, OSError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise CheckpointError(
-            f"{file}: not a receipt of this version of convo ({first})",
-            hint="export the checkpoint again",
-        ) from error
+    fault, hint = "not a receipt of this version of convo", "export the checkpoint again"
+    return read_stated(folder / RECEIPT_FILE, Receipt, _MAX_RECEIPT_BYTES, fault, hint)
 
 
 def receipt_differences(
